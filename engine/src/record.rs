@@ -1,0 +1,234 @@
+//! The stored form of everything that the journal, the archive and the snapshots hold.
+//!
+//! A record is one tag byte and a MessagePack array. Tags are never reused; a field is only ever
+//! added at the end, a changed meaning gets a new tag, and old tags stay readable.
+
+use serde::{Deserialize, Serialize};
+
+use crate::calendar::{Day, Timestamp};
+use crate::ids::{
+    CategoryId, HolderId, Kopecks, OrganizationId, RevisionId, ServiceId, TerminalId, TransactionId,
+};
+use crate::journal::push_record;
+use crate::transaction::{Amounts, Cancellation, Confirmation, Event, Transaction};
+
+/// One entry of the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Record {
+    /// A transaction changed.
+    Event(Event),
+    /// Transaction ids up to and including this one may be given out.
+    IdsReserved(TransactionId),
+    /// All parts of an import are in the log: it takes effect here.
+    ImportCommitted(ImportCommitted),
+    /// A part of an import that takes effect only with its [`ImportCommitted`].
+    ImportPart(ImportPart),
+}
+
+/// A piece of an import, in the stored form of the registry.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ImportPart {
+    /// Which import.
+    pub import: u64,
+    /// Which part of it, from 0.
+    pub index: u32,
+    /// The piece.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// The end of an import.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ImportCommitted {
+    /// Which import.
+    pub import: u64,
+    /// How many parts it has.
+    pub part_count: u32,
+    /// The revision of the registry that it makes.
+    pub revision: RevisionId,
+}
+
+const TAG_OPENED: u8 = 1;
+const TAG_CONFIRMED: u8 = 2;
+const TAG_CANCELLED: u8 = 3;
+const TAG_IDS_RESERVED: u8 = 4;
+const TAG_IMPORT_PART: u8 = 5;
+const TAG_IMPORT_COMMITTED: u8 = 6;
+
+type StoredTransaction = (u64, u32, u64, u32, u32, u64, i64, Option<i32>);
+type StoredConfirmation = (StoredTransaction, i64, Option<u64>, Option<u64>);
+
+impl Record {
+    /// Appends the record, with its length, to the records of a frame.
+    pub fn push(&self, records: &mut Vec<u8>) {
+        push_record(records, |out| self.write(out));
+    }
+
+    /// Appends the stored form without a length.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Record::Event(Event::Opened(transaction)) => {
+                pack(out, TAG_OPENED, &stored_transaction(transaction));
+            }
+            Record::Event(Event::Confirmed(confirmation)) => {
+                let stored: StoredConfirmation = (
+                    stored_transaction(&confirmation.transaction),
+                    confirmation.confirmed_at.0,
+                    confirmation.amounts.price.map(|kopecks| kopecks.0),
+                    confirmation.amounts.discounted_price.map(|kopecks| kopecks.0),
+                );
+                pack(out, TAG_CONFIRMED, &stored);
+            }
+            Record::Event(Event::Cancelled(cancellation)) => {
+                let stored = (
+                    cancellation.transaction.0,
+                    cancellation.organization.0,
+                    cancellation.cancelled_at.0,
+                );
+                pack(out, TAG_CANCELLED, &stored);
+            }
+            Record::IdsReserved(through) => pack(out, TAG_IDS_RESERVED, &(through.0,)),
+            Record::ImportPart(part) => pack(out, TAG_IMPORT_PART, part),
+            Record::ImportCommitted(commit) => {
+                let stored = (commit.import, commit.part_count, commit.revision.0);
+                pack(out, TAG_IMPORT_COMMITTED, &stored);
+            }
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn read(bytes: &[u8]) -> Result<Record, RecordError> {
+        let (tag, body) = bytes.split_first().ok_or(RecordError::Empty)?;
+        match *tag {
+            TAG_OPENED => {
+                let stored = unpack::<StoredTransaction>(body)?;
+                Ok(Record::Event(Event::Opened(transaction(stored))))
+            }
+            TAG_CONFIRMED => {
+                let (stored, confirmed_at, price, discounted_price) =
+                    unpack::<StoredConfirmation>(body)?;
+                Ok(Record::Event(Event::Confirmed(Confirmation {
+                    transaction: transaction(stored),
+                    confirmed_at: Timestamp(confirmed_at),
+                    amounts: Amounts {
+                        price: price.map(Kopecks),
+                        discounted_price: discounted_price.map(Kopecks),
+                    },
+                })))
+            }
+            TAG_CANCELLED => {
+                let (transaction, organization, cancelled_at) = unpack(body)?;
+                Ok(Record::Event(Event::Cancelled(Cancellation {
+                    transaction: TransactionId(transaction),
+                    organization: OrganizationId(organization),
+                    cancelled_at: Timestamp(cancelled_at),
+                })))
+            }
+            TAG_IDS_RESERVED => {
+                let (through,) = unpack(body)?;
+                Ok(Record::IdsReserved(TransactionId(through)))
+            }
+            TAG_IMPORT_PART => Ok(Record::ImportPart(unpack(body)?)),
+            TAG_IMPORT_COMMITTED => {
+                let (import, part_count, revision) = unpack(body)?;
+                let revision = RevisionId(revision);
+                Ok(Record::ImportCommitted(ImportCommitted { import, part_count, revision }))
+            }
+            tag => Err(RecordError::UnknownTag(tag)),
+        }
+    }
+}
+
+/// Why bytes are not a record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// No byte at all.
+    #[error("an empty record")]
+    Empty,
+    /// The body does not have the shape that the tag promises.
+    #[error("a record that cannot be read")]
+    Malformed(#[from] rmp_serde::decode::Error),
+    /// Written by a newer program.
+    #[error("a record with the unknown tag {0}")]
+    UnknownTag(u8),
+}
+
+fn pack<T: Serialize>(out: &mut Vec<u8>, tag: u8, body: &T) {
+    out.push(tag);
+    let written = rmp_serde::encode::write(out, body);
+    debug_assert!(written.is_ok(), "writing to memory cannot fail");
+}
+
+fn unpack<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RecordError> {
+    Ok(rmp_serde::from_slice(body)?)
+}
+
+fn stored_transaction(transaction: &Transaction) -> StoredTransaction {
+    (
+        transaction.id.0,
+        transaction.organization.0,
+        transaction.terminal.0,
+        transaction.service.0,
+        transaction.category.0,
+        transaction.holder.0,
+        transaction.checked_at.0,
+        transaction.limit_period.map(|day| day.0),
+    )
+}
+
+fn transaction(stored: StoredTransaction) -> Transaction {
+    let (id, organization, terminal, service, category, holder, checked_at, limit_period) = stored;
+    Transaction {
+        id: TransactionId(id),
+        organization: OrganizationId(organization),
+        terminal: TerminalId(terminal),
+        service: ServiceId(service),
+        category: CategoryId(category),
+        holder: HolderId(holder),
+        checked_at: Timestamp(checked_at),
+        limit_period: limit_period.map(Day),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_comes_back_as_it_went() {
+        let transaction = Transaction {
+            id: TransactionId(u64::MAX),
+            organization: OrganizationId(1),
+            terminal: TerminalId(63_183_659),
+            service: ServiceId(3),
+            category: CategoryId(20),
+            holder: HolderId(77),
+            checked_at: Timestamp(-5),
+            limit_period: Some(Day(20_000)),
+        };
+        let amounts = Amounts { price: Some(Kopecks(30_000)), discounted_price: None };
+        let confirmation = Confirmation { transaction, confirmed_at: Timestamp(9), amounts };
+        let cancellation = Cancellation {
+            transaction: TransactionId(4),
+            organization: OrganizationId(2),
+            cancelled_at: Timestamp(1),
+        };
+        let revision = RevisionId(2);
+        for record in [
+            Record::Event(Event::Opened(transaction)),
+            Record::Event(Event::Confirmed(confirmation)),
+            Record::Event(Event::Cancelled(cancellation)),
+            Record::IdsReserved(TransactionId(1 << 20)),
+            Record::ImportPart(ImportPart { import: 1, index: 2, bytes: vec![0, 255] }),
+            Record::ImportCommitted(ImportCommitted { import: 1, part_count: 3, revision }),
+        ] {
+            let mut bytes = Vec::new();
+            record.write(&mut bytes);
+            assert_eq!(Record::read(&bytes).unwrap(), record);
+            for cut in 0..bytes.len() {
+                assert!(Record::read(&bytes[..cut]).is_err());
+            }
+        }
+        assert!(matches!(Record::read(&[99]), Err(RecordError::UnknownTag(99))));
+    }
+}
