@@ -5,6 +5,7 @@ pub mod command;
 pub mod directory;
 pub mod engine;
 pub mod history;
+pub mod holder;
 pub mod identifier;
 pub mod ids;
 pub mod journal;
@@ -16,5 +17,6 @@ pub mod ledger {
 }
 pub mod limits;
 pub mod record;
+pub mod registry;
 pub mod snapshot;
 pub mod transaction;

@@ -1,0 +1,4 @@
+//! The registry: everything that is imported.
+
+pub mod change;
+pub mod holders;
