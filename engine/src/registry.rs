@@ -1,4 +1,9 @@
 //! The registry: everything that is imported.
 
 pub mod change;
+pub mod fault;
+mod field;
+pub mod file;
+mod holder_line;
 pub mod holders;
+mod line;
