@@ -7,3 +7,4 @@ pub mod file;
 mod holder_line;
 pub mod holders;
 mod line;
+pub mod references;
