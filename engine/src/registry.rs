@@ -8,3 +8,4 @@ mod holder_line;
 pub mod holders;
 mod line;
 pub mod references;
+pub mod stored;
