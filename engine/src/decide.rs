@@ -159,8 +159,7 @@ fn question<'a>(
     let today = now.local_day(organization.utc_offset);
     let offer = organization.offer(check.service).filter(|offer| offer.validity.covers(today));
     let offer = offer.ok_or(Refusal::ServiceUnknown)?;
-    let Found { holder, card } =
-        registry.find(&check.identifier).ok_or(Refusal::HolderNotFound)?;
+    let Found { holder, card } = registry.find(&check.identifier).ok_or(Refusal::HolderNotFound)?;
     if !holder.is_active(card, today) {
         return Err(Refusal::CardInactive);
     }

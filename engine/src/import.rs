@@ -7,6 +7,7 @@
 use std::io::BufRead;
 
 use crate::checkpoint::StoredStateError;
+use crate::entries::{Entries, push_entry};
 use crate::ids::RevisionId;
 use crate::keys::Keys;
 use crate::limits::{IMPORT_ERRORS_MAX, RECORD_BYTES_MAX, REGISTRY_LINE_BYTES_MAX};
@@ -18,8 +19,6 @@ use crate::registry::writer::{LineChange, RegistryWriter};
 
 /// Bytes of one part: a record with room for its header.
 const PART_BYTES_MAX: usize = RECORD_BYTES_MAX - 64;
-/// Stored length in front of each change of a part.
-const LENGTH_BYTES: usize = 4;
 
 /// What an import did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,13 +66,12 @@ pub fn prepare(
     let mut lines = read_lines(file, keys)?;
     let mut writer = current.clone();
     let mut parts = Parts::default();
-    let mut changes =
-        writer.apply_directory(&lines.directory).map_err(ImportError::Rejected)?;
+    let mut changes = writer.apply_directory(&lines.directory).map_err(ImportError::Rejected)?;
     if changes > 0 {
         lines.directory.iter().for_each(|(_, change)| parts.push(change));
     }
     for stored in &lines.holders.parts {
-        for change in Changes::of(stored) {
+        for change in changes_of(stored) {
             if let Ok(RegistryChange::Holder(id, new)) = change {
                 writer.release_identifiers(id, new.as_ref());
             }
@@ -82,7 +80,7 @@ pub fn prepare(
     let mut faults = Vec::new();
     let mut numbers = lines.holder_lines.iter();
     for stored in std::mem::take(&mut lines.holders.parts) {
-        for change in Changes::of(&stored) {
+        for change in changes_of(&stored) {
             let line = numbers.next().copied().unwrap_or_default();
             let Ok(RegistryChange::Holder(id, new)) = &change else { continue };
             if !writer.changes_holder(*id, new.as_ref()) {
@@ -108,7 +106,7 @@ pub fn prepare(
 pub fn apply_parts(writer: &mut RegistryWriter, parts: &[Vec<u8>]) -> Result<(), StoredStateError> {
     let mut directory: Vec<LineChange> = Vec::new();
     for part in parts {
-        for change in Changes::of(part) {
+        for change in changes_of(part) {
             match change? {
                 RegistryChange::Holder(id, new) => writer.release_identifiers(id, new.as_ref()),
                 change => directory.push((0, change)),
@@ -117,7 +115,7 @@ pub fn apply_parts(writer: &mut RegistryWriter, parts: &[Vec<u8>]) -> Result<(),
     }
     writer.apply_directory(&directory).map_err(|_| StoredStateError::ContradictoryImport)?;
     for part in parts {
-        for change in Changes::of(part) {
+        for change in changes_of(part) {
             if let RegistryChange::Holder(id, new) = change? {
                 writer
                     .put_holder(id, new.as_ref())
@@ -200,12 +198,8 @@ struct Parts {
 
 impl Parts {
     fn push(&mut self, change: &RegistryChange) {
-        let mut stored = vec![0; LENGTH_BYTES];
-        write_change(change, &mut stored);
-        let length = u32::try_from(stored.len() - LENGTH_BYTES).unwrap_or(u32::MAX);
-        for (place, byte) in stored.iter_mut().zip(length.to_le_bytes()) {
-            *place = byte;
-        }
+        let mut stored = Vec::new();
+        push_entry(&mut stored, |out| write_change(change, out));
         match self.parts.last_mut() {
             Some(part) if part.len() + stored.len() <= PART_BYTES_MAX => part.extend(stored),
             _ => self.parts.push(stored),
@@ -214,32 +208,6 @@ impl Parts {
 }
 
 /// The changes of a part.
-struct Changes<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Changes<'a> {
-    fn of(part: &'a [u8]) -> Changes<'a> {
-        Changes { rest: part }
-    }
-}
-
-impl Iterator for Changes<'_> {
-    type Item = Result<RegistryChange, StoredStateError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let split = || -> Option<(&[u8], &[u8])> {
-            let (length, rest) = self.rest.split_first_chunk::<LENGTH_BYTES>()?;
-            rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
-        };
-        let Some((change, rest)) = split() else {
-            self.rest = &[];
-            return Some(Err(StoredStateError::IncompleteImport));
-        };
-        self.rest = rest;
-        Some(read_change(change).map_err(StoredStateError::Change))
-    }
+fn changes_of(part: &[u8]) -> impl Iterator<Item = Result<RegistryChange, StoredStateError>> {
+    Entries::of(part).map(|entry| Ok(read_change(entry?)?))
 }

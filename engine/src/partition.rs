@@ -100,6 +100,9 @@ impl Partition {
                 Decision::Benefit(benefit) => benefit,
                 Decision::Refused(refusal) => return Err(CheckAnswer::Refused(refusal)),
             };
+            if !self.shard_of(benefit.holder).is_some_and(|shard| shard.is_up()) {
+                return Err(CheckAnswer::Unavailable);
+            }
             match self.ledger.claim(&benefit, check, now) {
                 Ok(transaction) => return Ok(transaction),
                 Err(OpenError::PlaceTaken) => {}

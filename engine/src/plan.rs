@@ -38,7 +38,11 @@ pub fn plan_confirm(
             } else {
                 let amounts = confirm.amounts;
                 let transaction = *open;
-                Plan::Apply(Event::Confirmed(Confirmation { transaction, confirmed_at: now, amounts }))
+                Plan::Apply(Event::Confirmed(Confirmation {
+                    transaction,
+                    confirmed_at: now,
+                    amounts,
+                }))
             }
         }
         Some(Entry::Confirmed(first, _)) => repeat_confirm(first, confirm),

@@ -6,10 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::{Day, Timestamp};
+use crate::entries::push_entry;
 use crate::ids::{
     CategoryId, HolderId, Kopecks, OrganizationId, RevisionId, ServiceId, TerminalId, TransactionId,
 };
-use crate::journal::push_record;
 use crate::transaction::{Amounts, Cancellation, Confirmation, Event, LimitPeriod, Transaction};
 
 /// One entry of the log.
@@ -61,7 +61,7 @@ type StoredConfirmation = (StoredTransaction, i64, Option<u64>, Option<u64>);
 impl Record {
     /// Appends the record, with its length, to the records of a frame.
     pub fn push(&self, records: &mut Vec<u8>) {
-        push_record(records, |out| self.write(out));
+        push_entry(records, |out| self.write(out));
     }
 
     /// Appends the stored form without a length.

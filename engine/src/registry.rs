@@ -5,8 +5,14 @@
 
 pub mod change;
 pub mod fault;
+mod field;
+pub mod file;
+mod holder_line;
 pub mod holders;
 pub mod index;
+mod line;
+pub mod references;
+pub mod stored;
 pub mod writer;
 
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 //! stuck worker from the journal; the commands in its hands are lost, unanswered ones get Unavailable.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
@@ -22,6 +22,9 @@ use crate::plan::{Plan, plan_cancel, plan_confirm};
 use crate::record::Record;
 use crate::shard_actor::Fault;
 use crate::transaction::{Amounts, Confirmation, Event};
+
+/// A worker that takes nothing for so long although commands wait is stuck.
+pub const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// What a shard is asked to do.
 pub enum ShardCommand {
@@ -149,13 +152,27 @@ impl Shard {
         *self.working.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Mutex::new(()));
     }
 
-    /// Runs `act` while no batch is being worked on.
+    /// Runs `act` while no batch is being worked on. A worker that does not come back from its batch
+    /// for [`STUCK_AFTER`] is abandoned.
     pub fn between_batches<T>(&self, act: impl FnOnce() -> T) -> T {
-        let working = self.working();
-        let guard = working.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = act();
-        drop(guard);
-        result
+        let begun = Instant::now();
+        loop {
+            let working = self.working();
+            let guard = match working.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            if let Some(guard) = guard {
+                let result = act();
+                drop(guard);
+                return result;
+            }
+            if begun.elapsed() > STUCK_AFTER {
+                self.abandon_worker();
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Whether commands are taken.
@@ -344,7 +361,12 @@ impl ShardWorker {
         self.carry_out(plan, mark, batch)
     }
 
-    fn carry_out(&self, plan: Option<Plan>, mark: BatchMark, batch: &mut Submission) -> SettleAnswer {
+    fn carry_out(
+        &self,
+        plan: Option<Plan>,
+        mark: BatchMark,
+        batch: &mut Submission,
+    ) -> SettleAnswer {
         match plan {
             None => SettleAnswer::Rejected(Rejection::NotFound),
             Some(Plan::Answer(answer)) => answer,

@@ -7,18 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
-use actix_rt::Arbiter;
+use actix_rt::System;
 
 use crate::partition::Partition;
 use crate::shard::{Shard, ShardWorker, WorkerHandle};
 
 /// Puts a new actor in charge of `shard`, on a thread of its own.
-pub fn start(partition: &Arc<Partition>, shard: &Arc<Shard>) {
+pub fn start(partition: &Arc<Partition>, shard: &Arc<Shard>) -> std::io::Result<()> {
     let generation = shard.start_generation();
     let worker = ShardWorker::new(partition.clone(), shard.clone(), generation);
-    let arbiter = Arbiter::new();
-    let addr = ShardActor::start_in_arbiter(&arbiter.handle(), |_| ShardActor { worker });
-    shard.employ(Box::new(ActorHandle { addr, arbiter }));
+    let (sender, receiver) = crossbeam::channel::bounded(1);
+    std::thread::Builder::new().name(format!("shard-{}", shard.id())).spawn(move || {
+        let runner = System::new();
+        let addr = runner.block_on(async { ShardActor { worker }.start() });
+        // Nobody waits any more only when the engine is gone.
+        let _ = sender.send((addr, System::current()));
+        runner.run()
+    })?;
+    let (addr, system) = receiver.recv().map_err(std::io::Error::other)?;
+    shard.employ(Box::new(ActorHandle { addr, system }));
+    Ok(())
 }
 
 /// Lets the actor of `shard` die as by a bug, or hang for a while; for tests of the supervisor.
@@ -66,7 +74,7 @@ impl Handler<Fault> for ShardActor {
 
 struct ActorHandle {
     addr: Addr<ShardActor>,
-    arbiter: Arbiter,
+    system: System,
 }
 
 impl WorkerHandle for ActorHandle {
@@ -86,6 +94,6 @@ impl WorkerHandle for ActorHandle {
 
 impl Drop for ActorHandle {
     fn drop(&mut self) {
-        self.arbiter.stop();
+        self.system.stop();
     }
 }

@@ -318,7 +318,7 @@ pub(crate) mod tests {
         Holder {
             id: HolderId(id),
             region: RegionCode(14),
-            closed: mix % 7 == 0,
+            closed: mix.is_multiple_of(7),
             cards: vec![card; count(2)],
             rights: rights.collect(),
             identifiers: identifiers.collect(),

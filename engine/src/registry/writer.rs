@@ -89,6 +89,22 @@ impl RegistryWriter {
         Ok(())
     }
 
+    /// Takes the directory of a snapshot.
+    pub fn restore_directory(&mut self, items: DirectoryItems) {
+        self.registry.directory = Arc::new(Directory::build(items));
+    }
+
+    /// Puts a holder of a snapshot in place: it was checked when it came in.
+    pub fn restore_holder(&mut self, id: HolderId, holder: Option<&Holder>) {
+        let Some(holder) = holder else { return };
+        let slot = self.slot(id).unwrap_or_else(|| self.take_slot(id));
+        for identifier in &holder.identifiers {
+            let target = Target { slot, card: identifier.card };
+            self.registry.index.insert(identifier.digest, target);
+        }
+        self.registry.holders.put(slot, holder);
+    }
+
     /// Finishes the revision.
     pub fn commit(&mut self, id: RevisionId) {
         self.registry.id = id;
@@ -107,7 +123,8 @@ impl RegistryWriter {
         if !items.regions.contains_key(&holder.region) {
             return Err(LineFault::of_field("region", "no such region"));
         }
-        let unknown = |right: &&crate::holder::Right| !items.categories.contains_key(&right.category);
+        let unknown =
+            |right: &&crate::holder::Right| !items.categories.contains_key(&right.category);
         match holder.rights.iter().find(unknown) {
             None => Ok(()),
             Some(right) => {
