@@ -16,7 +16,7 @@ use crate::committer::{self, Committer};
 use crate::decide::{Decision, Explanation, decide, explain};
 use crate::history::{Freshness, History, Settled};
 use crate::ids::{PartitionId, RevisionId, ShardId, TransactionId};
-use crate::import::{ImportError, ImportReport, PreparedImport, prepare};
+use crate::import::{ImportError, ImportReport, PreparedImport, Recorded, Registrar};
 use crate::journal::{Journal, JournalError, Position};
 use crate::keys::Keys;
 use crate::ledger::{Entry, LedgerSettings};
@@ -25,10 +25,9 @@ use crate::partition::Partition;
 use crate::plan::{
     Plan, plan_cancel, plan_confirm, repeat_cancel, repeat_cancel_of_confirmed, repeat_confirm,
 };
-use crate::record::{ImportCommitted, ImportPart, Record};
+use crate::record::Record;
 use crate::recovery::{Extent, RecoveryError, Sources, recover};
 use crate::registry::Registry;
-use crate::registry::writer::RegistryWriter;
 use crate::shard::{ShardCommand, Submission};
 use crate::shard_actor::{self, Fault};
 use crate::snapshot::{SnapshotError, SnapshotStore};
@@ -92,12 +91,6 @@ struct Inner {
     snapshot_at: AtomicI64,
 }
 
-/// The one who writes the registry.
-struct Registrar {
-    writer: RegistryWriter,
-    last_import: u64,
-}
-
 impl Engine {
     /// Recovers the state and starts the shards; blocks until the engine answers.
     pub fn start(settings: &Settings, ports: Ports, keys: Keys) -> Result<Engine, StartError> {
@@ -147,7 +140,7 @@ impl Engine {
                 move || supervisor::run(&caretaker)
             })?,
         ];
-        let registrar = Registrar { writer: recovered.writer, last_import: recovered.last_import };
+        let registrar = Registrar::new(recovered.writer, recovered.last_import);
         let inner = Inner {
             caretaker,
             history,
@@ -298,12 +291,12 @@ impl Engine {
     pub fn import(&self, file: &mut dyn BufRead) -> Result<ImportReport, ImportError> {
         let inner = &self.inner;
         let mut registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
-        let prepared = prepare(file, &registrar.writer, &inner.keys)?;
+        let prepared = registrar.prepare(file, &inner.keys)?;
         let (lines, changes) = (prepared.lines, prepared.changes);
         if changes > 0 {
             inner.record_import(&mut registrar, prepared)?;
         }
-        Ok(ImportReport { revision: registrar.writer.registry().id(), lines, changes })
+        Ok(ImportReport { revision: registrar.registry().id(), lines, changes })
     }
 
     /// Writes a snapshot and cuts the journal behind the one before it; blocks.
@@ -315,7 +308,7 @@ impl Engine {
         let registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
         let replay_from = partition.durable();
         let registry = partition.registry_full();
-        let last_import = registrar.last_import;
+        let last_import = registrar.last_import();
         drop(registrar);
         let seal = || {
             partition.shards().iter().for_each(|shard| shard.between_batches(|| {}));
@@ -467,30 +460,15 @@ impl Inner {
         registrar: &mut Registrar,
         prepared: PreparedImport,
     ) -> Result<(), ImportError> {
-        registrar.last_import += 1;
-        let import = registrar.last_import;
-        let revision = RevisionId(registrar.writer.registry().id().0 + 1);
-        let part_count = u32::try_from(prepared.parts.len()).unwrap_or(u32::MAX);
-        for (index, bytes) in (0..).zip(prepared.parts) {
-            let part = ImportPart { import, index, bytes };
-            if !self.append(&Record::ImportPart(part)) {
-                return Err(ImportError::Unavailable);
-            }
+        let revision = registrar.next_revision();
+        let recorded = registrar.record(prepared, &mut |record| self.append(record));
+        match recorded {
+            Recorded::Committed => {}
+            Recorded::Abandoned => return Err(ImportError::Unavailable),
+            Recorded::Unknown => self.resolve_import(registrar)?,
         }
-        let commit = ImportCommitted { import, part_count, revision };
-        if self.append(&Record::ImportCommitted(commit)) {
-            registrar.writer = prepared.writer;
-            registrar.writer.commit(revision);
-        } else {
-            drop(prepared.writer);
-            self.resolve_import(registrar)?;
-        }
-        self.caretaker.partition.publish(registrar.writer.registry().clone());
-        if registrar.writer.registry().id() == revision {
-            Ok(())
-        } else {
-            Err(ImportError::Unavailable)
-        }
+        self.caretaker.partition.publish(registrar.registry().clone());
+        if registrar.registry().id() == revision { Ok(()) } else { Err(ImportError::Unavailable) }
     }
 
     /// The end of a commit is unknown: once the journal is back, it tells what happened.
@@ -504,8 +482,7 @@ impl Inner {
         }
         let recovered =
             self.caretaker.recover(Extent::Whole).map_err(|_| ImportError::Unavailable)?;
-        registrar.writer = recovered.writer;
-        registrar.last_import = registrar.last_import.max(recovered.last_import);
+        registrar.resume(recovered.writer, recovered.last_import);
         Ok(())
     }
 

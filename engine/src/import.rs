@@ -11,6 +11,8 @@ use crate::entries::{Entries, push_entry};
 use crate::ids::RevisionId;
 use crate::keys::Keys;
 use crate::limits::{IMPORT_ERRORS_MAX, RECORD_BYTES_MAX, REGISTRY_LINE_BYTES_MAX};
+use crate::record::{ImportCommitted, ImportPart, Record};
+use crate::registry::Registry;
 use crate::registry::change::RegistryChange;
 use crate::registry::fault::{LineError, LineFault};
 use crate::registry::file::parse_line;
@@ -57,8 +59,85 @@ pub struct PreparedImport {
     pub changes: u64,
 }
 
-/// Reads a file and applies it to a copy of the registry.
-pub fn prepare(
+/// The one who writes the registry.
+pub struct Registrar {
+    writer: RegistryWriter,
+    last_import: u64,
+}
+
+/// How the recording of an import ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Recorded {
+    /// It never takes effect.
+    Abandoned,
+    /// It is durable and applied.
+    Committed,
+    /// Only the journal knows; see [`Registrar::resume`].
+    Unknown,
+}
+
+impl Registrar {
+    /// A registrar that goes on from a recovered state.
+    pub fn new(writer: RegistryWriter, last_import: u64) -> Registrar {
+        Registrar { writer, last_import }
+    }
+
+    /// Records a prepared import; `append` makes one record durable or returns false.
+    pub fn record(
+        &mut self,
+        prepared: PreparedImport,
+        append: &mut dyn FnMut(&Record) -> bool,
+    ) -> Recorded {
+        self.last_import += 1;
+        let import = self.last_import;
+        let revision = self.next_revision();
+        let part_count = u32::try_from(prepared.parts.len()).unwrap_or(u32::MAX);
+        for (index, bytes) in (0..).zip(prepared.parts) {
+            if !append(&Record::ImportPart(ImportPart { import, index, bytes })) {
+                return Recorded::Abandoned;
+            }
+        }
+        let commit = ImportCommitted { import, part_count, revision };
+        if !append(&Record::ImportCommitted(commit)) {
+            return Recorded::Unknown;
+        }
+        self.writer = prepared.writer;
+        self.writer.commit(revision);
+        Recorded::Committed
+    }
+
+    /// Goes on from what the journal knows.
+    pub fn resume(&mut self, writer: RegistryWriter, last_import: u64) {
+        self.writer = writer;
+        self.last_import = self.last_import.max(last_import);
+    }
+
+    /// Reads a file and applies it to a copy of the registry.
+    pub fn prepare(
+        &self,
+        file: &mut dyn BufRead,
+        keys: &Keys,
+    ) -> Result<PreparedImport, ImportError> {
+        prepare(file, &self.writer, keys)
+    }
+
+    /// The registry with every recorded import.
+    pub fn registry(&self) -> &Registry {
+        self.writer.registry()
+    }
+
+    /// The revision that the next import makes.
+    pub fn next_revision(&self) -> RevisionId {
+        RevisionId(self.writer.registry().id().0 + 1)
+    }
+
+    /// The number of the last import that was begun.
+    pub fn last_import(&self) -> u64 {
+        self.last_import
+    }
+}
+
+fn prepare(
     file: &mut dyn BufRead,
     current: &RegistryWriter,
     keys: &Keys,
