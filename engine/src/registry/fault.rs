@@ -1,7 +1,9 @@
 //! What is wrong with a registry file, in words that carry no personal data.
 //!
 //! A fault names the field and the rule; it never repeats the value of an identifier, a secret or a
-//! name, because reports of imports are stored, mailed and pasted into tickets.
+//! name, because reports of imports are stored, mailed and pasted into tickets. The one thing taken
+//! from the line is the name of an unknown field, if it is made of lower-case letters and `_` and
+//! stands before a colon.
 
 use std::fmt;
 

@@ -390,7 +390,8 @@ mod tests {
         check(r#"{"kind":"area","id":1,"kind":"area"}"#, "`kind`: given twice");
         check(r#"{"kind":"area","id":1,"id":2}"#, "`id`: given twice");
         check(r#"{"kind":"area","id":1,"nmae":"x"}"#, "unknown field `nmae`");
-        check(r#"{"kind":"area","id":1,"59492311630":"x"}"#, "unknown field");
+        check(r#"{"kind":"area","id":1,"59492311630":"x"}"#, "unknown field at column 35");
+        check(r#"{"kind":"area","id":1,"secret","name":""}"#, "unknown field at column 30");
         assert_eq!(parse_line(b"{\"kind\":\"\xff\"}", &keys()).unwrap_err().reason, "not UTF-8");
         let spaces = " ".repeat(REGISTRY_LINE_BYTES_MAX);
         check(&format!("{AREA}{spaces}"), "longer than 65536 bytes");

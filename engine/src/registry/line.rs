@@ -347,9 +347,12 @@ fn fault(error: &serde_json::Error, text: &str) -> LineFault {
     }
     let message = error.to_string();
     if let Some(name) = quoted_name(&message, "unknown field `") {
+        // Without a colon it is a value that lost its field, not a field.
+        let rest = text.as_bytes().get(error.column()..).unwrap_or_default();
+        let has_colon = rest.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':');
         return LineFault::of_line(match name {
-            Some(name) => format!("unknown field `{name}`"),
-            None => "unknown field".to_owned(),
+            Some(name) if has_colon => format!("unknown field `{name}`"),
+            _ => format!("unknown field at column {}", error.column()),
         });
     }
     let duplicate = quoted_name(&message, "duplicate field `");
