@@ -104,8 +104,8 @@ impl Committer {
             }
             Err(error) => {
                 report(&error);
-                self.end_waiting(false);
                 self.partition.fail();
+                self.end_waiting(false);
                 false
             }
         }

@@ -60,8 +60,8 @@ impl Partition {
         match self.committer.try_send(submission) {
             Ok(()) => {}
             Err(TrySendError::Full(submission) | TrySendError::Disconnected(submission)) => {
-                self.end(submission, false);
                 self.fail();
+                self.end(submission, false);
             }
         }
     }
