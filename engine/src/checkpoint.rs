@@ -167,7 +167,7 @@ impl Iterator for HolderParts {
         let mut bytes = Vec::new();
         let slots = slots.filter_map(|slot| u32::try_from(slot).ok().map(Slot));
         for holder in slots.filter_map(|slot| holders.view(slot)) {
-            let change = RegistryChange::Holder(holder.id, Some(holder.to_holder()));
+            let change = RegistryChange::Holder(holder.id(), Some(holder.to_holder()));
             push_entry(&mut bytes, |out| write_change(&change, out));
         }
         Some(SnapshotPart { kind: KIND_HOLDERS, index, bytes })

@@ -172,7 +172,7 @@ impl Question<'_> {
     fn judge(&self, candidate: &Candidate, places: &impl Places, now: Timestamp) -> Verdict {
         let mut held = false;
         let mut valid = false;
-        for right in self.holder.rights {
+        for right in self.holder.rights() {
             if right.category == candidate.category {
                 held = true;
                 valid |= right.validity.covers(self.today);
@@ -195,7 +195,7 @@ impl Question<'_> {
 
     fn benefit(&self, candidate: &Candidate) -> Benefit {
         Benefit {
-            holder: self.holder.id,
+            holder: self.holder.id(),
             category: candidate.category,
             discount_percent: candidate.discount_percent,
             limit: self.place(candidate),
@@ -206,7 +206,7 @@ impl Question<'_> {
         let limit = candidate.limit?;
         let (first, last) = self.today.period(limit.period);
         let key = LimitKey {
-            holder: self.holder.id,
+            holder: self.holder.id(),
             service: self.service,
             category: candidate.category,
             period: LimitPeriod { first, last },

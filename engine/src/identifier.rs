@@ -90,8 +90,11 @@ impl DigestKey {
     /// `clientCode`: 1 to 15 letters or digits, upper-cased (C-11).
     pub fn client_code(&self, raw: &str) -> Result<Digest, IdentifierError> {
         let mut canonical = Canonical::new();
-        let count = raw.chars().count();
-        if !(1..=15).contains(&count) {
+        if raw.is_ascii() {
+            canonical.push_ascii_upper(raw, 1..=15)?;
+            return Ok(self.digest(IdentifierKind::ClientCode, &canonical));
+        }
+        if !(1..=15).contains(&raw.chars().count()) {
             return Err(IdentifierError::Length);
         }
         for letter in raw.chars() {
@@ -183,15 +186,7 @@ impl DigestKey {
     /// Payment account reference: 1 to 64 letters or digits, upper-cased.
     pub fn par(&self, raw: &str) -> Result<Digest, IdentifierError> {
         let mut canonical = Canonical::new();
-        if !(1..=64).contains(&raw.len()) {
-            return Err(IdentifierError::Length);
-        }
-        for letter in raw.chars() {
-            if !letter.is_ascii_alphanumeric() {
-                return Err(IdentifierError::Format);
-            }
-            canonical.push_char(letter.to_ascii_uppercase())?;
-        }
+        canonical.push_ascii_upper(raw, 1..=64)?;
         Ok(self.digest(IdentifierKind::Par, &canonical))
     }
 
@@ -307,6 +302,26 @@ impl Canonical {
         let end = self.length + raw.len();
         let place = self.bytes.get_mut(self.length..end).ok_or(IdentifierError::Length)?;
         place.copy_from_slice(raw.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+
+    fn push_ascii_upper(
+        &mut self,
+        raw: &str,
+        lengths: std::ops::RangeInclusive<usize>,
+    ) -> Result<(), IdentifierError> {
+        if !lengths.contains(&raw.len()) {
+            return Err(IdentifierError::Length);
+        }
+        let end = self.length + raw.len();
+        let place = self.bytes.get_mut(self.length..end).ok_or(IdentifierError::Length)?;
+        for (place, byte) in place.iter_mut().zip(raw.bytes()) {
+            if !byte.is_ascii_alphanumeric() {
+                return Err(IdentifierError::Format);
+            }
+            *place = byte.to_ascii_uppercase();
+        }
         self.length = end;
         Ok(())
     }

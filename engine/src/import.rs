@@ -121,6 +121,11 @@ impl Registrar {
         prepare(file, &self.writer, keys)
     }
 
+    /// The writer, given up by its registrar.
+    pub fn into_writer(self) -> RegistryWriter {
+        self.writer
+    }
+
     /// The registry with every recorded import.
     pub fn registry(&self) -> &Registry {
         self.writer.registry()

@@ -11,6 +11,7 @@ mod holder_line;
 pub mod holders;
 pub mod index;
 mod line;
+mod packed;
 pub mod references;
 pub mod stored;
 pub mod writer;
@@ -62,7 +63,7 @@ impl Registry {
 
     /// The id of who has this identifier.
     pub fn holder_id(&self, identifier: &Digest) -> Option<HolderId> {
-        self.find(identifier).map(|found| found.holder.id)
+        self.find(identifier).map(|found| found.holder.id())
     }
 
     /// How many holders there are.

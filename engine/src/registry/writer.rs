@@ -172,7 +172,7 @@ impl RegistryWriter {
 }
 
 fn holder_id(holders: &Holders, slot: u32) -> Option<HolderId> {
-    holders.view(Slot(slot)).map(|holder| holder.id)
+    holders.view(Slot(slot)).map(|holder| holder.id())
 }
 
 fn hash(id: HolderId) -> u64 {

@@ -1,0 +1,34 @@
+//! Medians, ratios and the lines that benchmarks print.
+
+/// The middle of `values`.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// Prints one target: what it is, both sides, their ratio, and what the ratio should be.
+pub fn print_ratio(what: &str, ours: f64, baseline: f64, unit: &str, target: &str) {
+    let ratio = ours / baseline;
+    println!(
+        "{what}: eligo {ours:.1} {unit}, baseline {baseline:.1} {unit}, ratio {ratio:.2} (target {target})"
+    );
+}
+
+/// Prints one figure that has no baseline.
+pub fn print_figure(what: &str, figure: f64, unit: &str, target: &str) {
+    println!("{what}: {figure:.2} {unit} (target {target})");
+}
+
+/// A setting of a benchmark from the environment.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Resident memory of this process in bytes.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kibibytes.unwrap_or_default() * 1_024
+}
