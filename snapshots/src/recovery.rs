@@ -19,7 +19,7 @@ use crate::segment::{
 };
 
 /// Bytes looked through at once for what follows the last block.
-const SEARCH_BYTES: usize = 1 << 20;
+const SEARCH_BYTES: usize = 64 << 10;
 
 const _: () = assert!(SEARCH_BYTES.is_multiple_of(SECTOR_BYTES));
 

@@ -37,7 +37,7 @@ const ZEROS_STEP_BYTES: usize = 1 << 20;
 /// Bytes of zeros between two syncs: more at once would hold up the syncs of the committer.
 const ZEROS_SYNC_BYTES: u64 = 8 << 20;
 /// Bytes that a reader asks for at once.
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 256 << 10;
 
 const _: () = assert!(ZEROS_SYNC_BYTES.is_multiple_of(ZEROS_STEP_BYTES as u64));
 
@@ -124,7 +124,7 @@ pub fn make_segment(files: &dyn Files, new: &NewSegment) -> io::Result<Box<dyn S
     let path = segment_path(&new.directory, new.sequence);
     let half_made = path.with_extension("making");
     let file = files.create(&half_made)?;
-    let zeros = vec![0; ZEROS_STEP_BYTES];
+    let zeros = vec![0; usize::try_from(new.bytes).unwrap_or(usize::MAX).min(ZEROS_STEP_BYTES)];
     let mut offset = 0;
     while offset < new.bytes {
         let left = usize::try_from(new.bytes - offset).unwrap_or(usize::MAX);
@@ -144,7 +144,7 @@ pub fn make_segment(files: &dyn Files, new: &NewSegment) -> io::Result<Box<dyn S
     Ok(file)
 }
 
-/// Reads the blocks of a segment one after the other, holding about a megabyte of it.
+/// Reads the blocks of a segment one after the other, holding a part of it as long as the longest block at most.
 pub struct SegmentReader {
     file: Box<dyn StoredFile>,
     sequence: u64,
