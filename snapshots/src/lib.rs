@@ -3,9 +3,11 @@
 pub mod block;
 pub mod files;
 pub mod frames;
+pub mod generation;
 pub mod journal;
 pub mod log;
 pub mod maker;
 pub mod recovery;
 pub mod segment;
+pub mod sled_snapshots;
 pub mod stats;
