@@ -1,1 +1,13 @@
-//! Skeleton.
+//! What survives a power cut: the journal and the snapshots of eligo.
+
+pub mod block;
+pub mod files;
+pub mod frames;
+pub mod generation;
+pub mod journal;
+pub mod log;
+pub mod maker;
+pub mod recovery;
+pub mod segment;
+pub mod sled_snapshots;
+pub mod stats;
