@@ -1,1 +1,3 @@
-//! Skeleton.
+//! What survives a power cut.
+
+pub mod history;
