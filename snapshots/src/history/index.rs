@@ -36,7 +36,7 @@
 //! line, and has no batch over several trees.
 //!
 //! fjall with a single worker took 2.3 GiB of memory and 78 s to open again, so it gets two. It
-//! flushes its keyspaces one by one and cuts its own log at the first damage without a word. So the
+//! flushes its keyspaces one by one, and cuts its own log at some kinds of damage without a word. So the
 //! watermark is written only after all below it was fsynced, and one that did not survive leads to
 //! no more than inserting again. What stays open: bytes that rot in a sealed, not yet flushed part
 //! of that log are lost unseen until the index is deleted.
