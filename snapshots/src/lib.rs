@@ -1,9 +1,10 @@
-//! What survives a power cut: the journal and the snapshots of eligo.
+//! What survives a power cut: the journal, the snapshots and the history of eligo.
 
 pub mod block;
 pub mod files;
 pub mod frames;
 pub mod generation;
+pub mod history;
 pub mod journal;
 pub mod log;
 pub mod maker;
