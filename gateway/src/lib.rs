@@ -1,1 +1,16 @@
-//! Skeleton.
+//! The server of eligo: HTTP, tokens, administration, the command line.
+//!
+//! This crate turns requests into questions to the engine and its answers into bytes. It decides
+//! nothing about benefits and keeps nothing but verified tokens.
+
+pub mod body;
+pub mod clock;
+pub mod errors;
+#[cfg(test)]
+mod fixture;
+pub mod keys;
+pub mod logging;
+pub mod money;
+pub mod peer;
+pub mod settings;
+pub mod tokens;
