@@ -126,17 +126,20 @@ impl Day {
         Day(self.0.saturating_add(1))
     }
 
-    /// The first date of the period that this date lies in; weeks begin on Monday.
-    pub fn period_start(self, period: Period) -> Day {
-        let Some(date) = self.0.checked_add(JULIAN_DAY_OF_EPOCH) else { return self };
-        let Ok(date) = Date::from_julian_day(date) else { return self };
-        let back = match period {
-            Period::Day => 0,
-            Period::Week => i32::from(date.weekday().number_days_from_monday()),
-            Period::Month => i32::from(date.day()) - 1,
-            Period::Year => i32::from(date.ordinal()) - 1,
+    /// The first and the last date of the period that this date lies in; weeks begin on Monday.
+    pub fn period(self, period: Period) -> (Day, Day) {
+        let Some(date) = self.0.checked_add(JULIAN_DAY_OF_EPOCH) else { return (self, self) };
+        let Ok(date) = Date::from_julian_day(date) else { return (self, self) };
+        let (back, length) = match period {
+            Period::Day => (0, 1),
+            Period::Week => (date.weekday().number_days_from_monday().into(), 7),
+            Period::Month => (i32::from(date.day()) - 1, date.month().length(date.year()).into()),
+            Period::Year => {
+                (i32::from(date.ordinal()) - 1, time::util::days_in_year(date.year()).into())
+            }
         };
-        Day(self.0 - back)
+        let first = self.0 - back;
+        (Day(first), Day(first + length - 1))
     }
 }
 
@@ -214,13 +217,13 @@ mod tests {
     #[test]
     fn periods_begin_where_people_expect() {
         let check = |period, expected: &str| {
-            let day = Day::parse("2025-06-05").unwrap();
-            assert_eq!(day.period_start(period).to_string(), expected);
+            let (first, last) = Day::parse("2024-02-29").unwrap().period(period);
+            assert_eq!(format!("{first} {last}"), expected);
         };
-        check(Period::Day, "2025-06-05");
-        check(Period::Week, "2025-06-02");
-        check(Period::Month, "2025-06-01");
-        check(Period::Year, "2025-01-01");
+        check(Period::Day, "2024-02-29 2024-02-29");
+        check(Period::Week, "2024-02-26 2024-03-03");
+        check(Period::Month, "2024-02-01 2024-02-29");
+        check(Period::Year, "2024-01-01 2024-12-31");
     }
 
     #[test]

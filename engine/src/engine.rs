@@ -1,18 +1,43 @@
-//! The engine as its callers see it.
+//! The engine as its callers see it: one partition with its threads.
 
 use std::io::BufRead;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
+
+use crate::answer::{Answer, Reply};
 use crate::calendar::{Clock, Timestamp};
-use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, SettleAnswer};
-use crate::directory::Directory;
-use crate::history::{Freshness, History};
-use crate::identifier::Digest;
-use crate::ids::{HolderId, RevisionId, ShardId};
-use crate::journal::{Journal, Position};
+use crate::checkpoint;
+use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
+use crate::committer::{self, Committer};
+use crate::decide::{Decision, Explanation, decide, explain};
+use crate::history::{Freshness, History, Settled};
+use crate::ids::{PartitionId, RevisionId, ShardId, TransactionId};
+use crate::import::{ImportError, ImportReport, PreparedImport, Recorded, Registrar};
+use crate::journal::{Journal, JournalError, Position};
 use crate::keys::Keys;
-use crate::snapshot::SnapshotStore;
+use crate::ledger::{Entry, LedgerSettings};
+use crate::limits::{CHECKED_TTL_SECONDS, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX};
+use crate::partition::Partition;
+use crate::plan::{
+    Plan, plan_cancel, plan_confirm, repeat_cancel, repeat_cancel_of_confirmed, repeat_confirm,
+};
+use crate::record::Record;
+use crate::recovery::{Extent, RecoveryError, Sources, recover};
+use crate::registry::Registry;
+use crate::shard::{ShardCommand, Submission};
+use crate::shard_actor::{self, Fault};
+use crate::snapshot::{SnapshotError, SnapshotStore};
+use crate::supervisor::{self, Caretaker};
 use crate::transaction::Amounts;
+
+/// How long one part of an import may wait to become durable.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the seal of a snapshot may wait.
+const SEAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What an engine is started with.
 pub struct Ports {
@@ -29,6 +54,8 @@ pub struct Ports {
 /// How an engine is sized.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Whose state this is.
+    pub partition: PartitionId,
     /// Shard actors, 1 to 64.
     pub shard_count: u16,
     /// Seconds between a check and the last moment of its confirm.
@@ -37,31 +64,118 @@ pub struct Settings {
     pub transactions_max: usize,
 }
 
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            partition: PartitionId(0),
+            shard_count: 2,
+            checked_ttl_seconds: CHECKED_TTL_SECONDS,
+            transactions_max: TRANSACTIONS_MAX,
+        }
+    }
+}
+
 /// The engine of one partition. Cheap to clone; dropping the last clone stops it.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    caretaker: Arc<Caretaker>,
+    history: Arc<dyn History>,
+    keys: Keys,
+    /// A std lock: held by blocking callers only, for the length of an import.
+    registrar: Mutex<Registrar>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    snapshot_at: AtomicI64,
+}
 
 impl Engine {
     /// Recovers the state and starts the shards; blocks until the engine answers.
-    pub fn start(settings: Settings, ports: Ports, keys: Keys) -> Result<Engine, StartError> {
-        unreachable!()
+    pub fn start(settings: &Settings, ports: Ports, keys: Keys) -> Result<Engine, StartError> {
+        let Ports { clock, history, journal, snapshots } = ports;
+        let ledger_settings = LedgerSettings {
+            checked_ttl_seconds: settings.checked_ttl_seconds,
+            transactions_max: settings.transactions_max,
+            shard_count: settings.shard_count,
+        };
+        let id = settings.partition;
+        let tenure = journal.acquire(id)?;
+        let sources = Sources { journal: &*journal, snapshots: &*snapshots, partition: id };
+        let recovered = recover(sources, ledger_settings, Extent::Whole)?;
+
+        let room = usize::from(settings.shard_count) * (SHARD_BATCHES_IN_FLIGHT_MAX + 1) + 64;
+        let (sender, batches) = crossbeam::channel::bounded(room);
+        let registry = recovered.writer.registry().clone();
+        let shard_count = settings.shard_count;
+        let partition = Partition::new(clock, registry, recovered.ledger, shard_count, sender);
+        let partition = Arc::new(partition);
+        partition.note_end(tenure.end);
+        history.follow(tenure.end);
+        let mut committer =
+            Committer::new(partition.clone(), journal.clone(), history.clone(), id, tenure);
+        if !committer.commit() {
+            return Err(StartError::FirstAppend);
+        }
+        for shard in partition.shards() {
+            shard_actor::start(&partition, shard).map_err(StartError::Thread)?;
+            shard.open();
+        }
+        let halted = partition.shards().iter().map(|_| AtomicBool::new(false)).collect();
+        let stop = AtomicBool::new(false);
+        let settings = ledger_settings;
+        let caretaker = Caretaker { partition, journal, snapshots, id, settings, stop, halted };
+        let caretaker = Arc::new(caretaker);
+        let threads = [
+            spawn("committer", {
+                let caretaker = caretaker.clone();
+                move || {
+                    let stop = &caretaker.stop;
+                    committer::run(committer, &batches, stop, || caretaker.recover_journal());
+                }
+            })?,
+            spawn("supervisor", {
+                let caretaker = caretaker.clone();
+                move || supervisor::run(&caretaker)
+            })?,
+        ];
+        let registrar = Registrar::new(recovered.writer, recovered.last_import);
+        let inner = Inner {
+            caretaker,
+            history,
+            keys,
+            registrar: Mutex::new(registrar),
+            threads: Mutex::new(threads.into()),
+            snapshot_at: AtomicI64::new(i64::MIN),
+        };
+        Ok(Engine { inner: Arc::new(inner) })
     }
-    /// Refuses new work, makes durable and answers what is in hand, stops the shards.
-    pub async fn stop(&self) {
-        unreachable!()
+
+    /// Refuses new work, makes durable and answers what is in hand, stops the threads; blocks.
+    pub fn stop(&self) {
+        self.inner.stop();
     }
-    /// The registry as it is now; one guard serves a whole batch of checks.
-    pub fn revision(&self) -> Arc<Revision> {
-        unreachable!()
-    }
+
     /// Answers a check of connection type 1 or 2 and opens its transaction. Never waits.
-    pub fn check(&self, revision: &Revision, check: &Check) -> CheckAnswer {
-        unreachable!()
+    #[inline]
+    pub fn check(&self, registry: &Registry, check: &Check) -> CheckAnswer {
+        let partition = self.partition();
+        match partition.claim_in(registry, check, partition.now()) {
+            Ok(transaction) => {
+                partition.ledger().open(&transaction);
+                CheckAnswer::Granted(transaction.granted())
+            }
+            Err(answer) => answer,
+        }
     }
+
     /// Tells for every category of the offer why it wins or loses; opens nothing.
-    pub fn explain(&self, revision: &Revision, check: &Check) -> Explanation {
-        unreachable!()
+    pub fn explain(&self, registry: &Registry, check: &Check) -> Explanation {
+        let partition = self.partition();
+        explain(registry, check, partition.now(), partition.ledger())
     }
+
     /// Answers a check of connection type 3, which is itself the recorded fact (C-07).
     pub async fn check_and_record(
         &self,
@@ -69,142 +183,365 @@ impl Engine {
         amounts: Amounts,
         deadline: Deadline,
     ) -> CheckAnswer {
-        unreachable!()
+        let partition = self.partition();
+        let decision = decide(&partition.registry(), &check, partition.now(), partition.ledger());
+        let benefit = match decision {
+            Decision::Benefit(benefit) => benefit,
+            Decision::Refused(refusal) => return CheckAnswer::Refused(refusal),
+        };
+        let Some(shard) = partition.shard_of(benefit.holder) else {
+            return CheckAnswer::Unavailable;
+        };
+        let (reply, answer) = Reply::channel();
+        shard.submit(ShardCommand::Record(check, amounts, deadline, reply));
+        let answer = tokio::time::timeout_at(deadline.0.into(), answer).await;
+        answer.ok().and_then(Result::ok).unwrap_or(CheckAnswer::Unavailable)
     }
+
     /// Records that the service was delivered.
     pub async fn confirm(&self, confirm: Confirm, deadline: Deadline) -> SettleAnswer {
-        unreachable!()
+        let (reply, answer) = Reply::channel();
+        if let Some(known) = self.submit_confirm(confirm, deadline, reply) {
+            return known
+                .resolve(self, deadline, move |settled| match settled {
+                    Settled::Confirmed(first) => repeat_confirm(&first, &confirm),
+                    Settled::Cancelled(_) => Plan::Answer(NOT_FOUND),
+                })
+                .await;
+        }
+        settled_in_time(answer, deadline).await
     }
+
+    /// Hands a confirm to its shard, which answers through `reply`. What needs no shard comes back.
+    pub fn submit_confirm(
+        &self,
+        confirm: Confirm,
+        deadline: Deadline,
+        reply: Reply<SettleAnswer>,
+    ) -> Option<Known> {
+        let partition = self.partition();
+        let ledger = partition.ledger();
+        let now = partition.now();
+        let holder = ledger.with_entry(confirm.transaction, |entry| {
+            let holder = match entry {
+                Entry::Open(open) => open.holder,
+                Entry::Confirmed(first, mark) => {
+                    let holder = first.transaction.holder;
+                    let durable = partition.shard_of(holder).is_some_and(|s| s.is_durable(*mark));
+                    if durable {
+                        return Err(repeat_confirm(first, &confirm));
+                    }
+                    holder
+                }
+                Entry::Cancelled(..) => confirm.holder,
+            };
+            match plan_confirm(Some(entry), &confirm, now, |open| ledger.is_expired(open, now)) {
+                // A refusal that no batch under way can change needs no shard.
+                Plan::Answer(answer) if matches!(entry, Entry::Open(_)) => {
+                    Err(Plan::Answer(answer))
+                }
+                _ => Ok(holder),
+            }
+        });
+        let holder = match holder {
+            None => return Some(Known::Unknown(confirm.transaction)),
+            Some(Err(plan)) => return Some(Known::Answer(plan)),
+            Some(Ok(holder)) => holder,
+        };
+        match partition.shard_of(holder) {
+            Some(shard) => shard.submit(ShardCommand::Confirm(confirm, deadline, reply)),
+            None => reply.answer(SettleAnswer::Unavailable),
+        }
+        None
+    }
+
     /// Deletes the record of a check that the holder refused.
     pub async fn cancel(&self, cancel: Cancel, deadline: Deadline) -> SettleAnswer {
-        unreachable!()
+        let partition = self.partition();
+        let ledger = partition.ledger();
+        let now = partition.now();
+        let holder = ledger.with_entry(cancel.transaction, |entry| match entry {
+            Entry::Open(open) => {
+                let plan =
+                    plan_cancel(Some(entry), &cancel, now, |open| ledger.is_expired(open, now));
+                if let Plan::Answer(answer) = plan { Err(answer) } else { Ok(open.holder) }
+            }
+            Entry::Confirmed(first, _) => Ok(first.transaction.holder),
+            Entry::Cancelled(..) => Ok(cancel.holder),
+        });
+        let holder = match holder {
+            Some(Ok(holder)) => holder,
+            Some(Err(answer)) => return answer,
+            None => {
+                return Known::Unknown(cancel.transaction)
+                    .resolve(self, deadline, move |settled| match settled {
+                        Settled::Confirmed(first) => repeat_cancel_of_confirmed(&first, &cancel),
+                        Settled::Cancelled(first) => repeat_cancel(&first, &cancel),
+                    })
+                    .await;
+            }
+        };
+        let Some(shard) = partition.shard_of(holder) else { return SettleAnswer::Unavailable };
+        let (reply, answer) = Reply::channel();
+        shard.submit(ShardCommand::Cancel(cancel, deadline, reply));
+        settled_in_time(answer, deadline).await
     }
-    /// The history of settled transactions.
-    pub fn history(&self) -> &Arc<dyn History> {
-        unreachable!()
-    }
-    /// What a history answer must include to hold everything acknowledged before this call.
-    pub fn freshness(&self, deadline: Deadline) -> Freshness {
-        unreachable!()
-    }
+
     /// Imports a registry file; blocks. All of it becomes visible at once, or nothing.
     pub fn import(&self, file: &mut dyn BufRead) -> Result<ImportReport, ImportError> {
-        unreachable!()
+        let inner = &self.inner;
+        let mut registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = registrar.prepare(file, &inner.keys)?;
+        let (lines, changes) = (prepared.lines, prepared.changes);
+        if changes > 0 {
+            inner.record_import(&mut registrar, prepared)?;
+        }
+        Ok(ImportReport { revision: registrar.registry().id(), lines, changes })
     }
-    /// Writes a snapshot and cuts the journal; blocks.
-    pub fn snapshot(&self) -> Result<(), crate::snapshot::SnapshotError> {
-        unreachable!()
+
+    /// Writes a snapshot and cuts the journal behind the one before it; blocks.
+    pub fn snapshot(&self) -> Result<(), SnapshotError> {
+        let inner = &self.inner;
+        let caretaker = &inner.caretaker;
+        let partition = &caretaker.partition;
+        // No import is under way while this lock is held, so replay never begins inside one.
+        let registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        let replay_from = partition.durable();
+        let registry = partition.registry_full();
+        let last_import = registrar.last_import();
+        drop(registrar);
+        let seal = || {
+            partition.shards().iter().for_each(|shard| shard.between_batches(|| {}));
+            let durable = caretaker.flush(SEAL_TIMEOUT);
+            durable.then_some(()).ok_or(SnapshotError::Abandoned("the journal failed meanwhile"))
+        };
+        let mut parts = checkpoint::parts(partition.clone(), registry, last_import, seal);
+        caretaker.snapshots.put(caretaker.id, replay_from, &mut parts)?;
+        drop(parts);
+        inner.snapshot_at.store(partition.now().0, Ordering::Release);
+        // The journal still reaches back to the snapshot before the newest one.
+        if let Some(previous) = caretaker.snapshots.list(caretaker.id)?.get(1) {
+            let below = previous.replay_from.min(inner.history.kept());
+            let cut = caretaker.journal.truncate(caretaker.id, below);
+            if let Err(error) = cut {
+                tracing::warn!(%error, "the journal was not cut");
+            }
+        }
+        Ok(())
     }
+
+    /// Lets the actor of a shard fail; with `Fault::Die` the supervisor does not rebuild it before
+    /// [`Engine::release_shard`]. For tests of the supervisor.
+    pub fn inject_fault(&self, shard: ShardId, fault: Fault) {
+        let index = usize::from(shard.0);
+        if let Some(halted) = self.inner.caretaker.halted.get(index) {
+            halted.store(fault == Fault::Die, Ordering::Release);
+        }
+        if let Some(shard) = self.partition().shards().get(index) {
+            shard.inject(fault);
+        }
+    }
+
+    /// Lets the supervisor rebuild a shard again.
+    pub fn release_shard(&self, shard: ShardId) {
+        if let Some(halted) = self.inner.caretaker.halted.get(usize::from(shard.0)) {
+            halted.store(false, Ordering::Release);
+        }
+    }
+
+    /// The registry as it is now; one guard serves a whole batch of checks.
+    #[inline]
+    pub fn registry(&self) -> Guard<Arc<Registry>> {
+        self.partition().registry()
+    }
+
+    /// The history of settled transactions.
+    pub fn history(&self) -> &Arc<dyn History> {
+        &self.inner.history
+    }
+
+    /// What a history answer must include to hold everything acknowledged before this call.
+    pub fn freshness(&self, deadline: Deadline) -> Freshness {
+        Freshness { at_least: self.partition().durable(), deadline: deadline.0 }
+    }
+
+    /// What time the engine thinks it is.
+    #[inline]
+    pub fn now(&self) -> Timestamp {
+        self.partition().now()
+    }
+
+    /// The keys that requests are digested with.
+    #[inline]
+    pub fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+
     /// How the engine is.
     pub fn status(&self) -> EngineStatus {
-        unreachable!()
+        let partition = self.partition();
+        let registry = partition.registry();
+        let shards = partition.shards().iter();
+        let shards: Vec<ShardStatus> =
+            shards.map(|s| ShardStatus { waiting: s.waiting(), up: s.is_up() }).collect();
+        let snapshot_at = self.inner.snapshot_at.load(Ordering::Acquire);
+        EngineStatus {
+            ready: !partition.has_failed() && shards.iter().all(|shard| shard.up),
+            holders: registry.holder_count(),
+            revision: registry.id(),
+            transactions: partition.ledger().transaction_count(),
+            shards,
+            durable: partition.durable(),
+            frames: partition.frames(),
+            records: partition.records(),
+            snapshot_at: (snapshot_at != i64::MIN).then_some(Timestamp(snapshot_at)),
+            openings_dropped: partition.ledger().openings_dropped(),
+        }
     }
-    /// What time the engine thinks it is.
-    pub fn now(&self) -> Timestamp {
-        unreachable!()
-    }
-    /// The keys that requests are digested with.
-    pub fn keys(&self) -> &Keys {
-        unreachable!()
-    }
-    /// Kills a shard actor, as a bug would; the supervisor does not rebuild it before `release_shard`.
-    pub fn halt_shard(&self, shard: ShardId) {
-        unreachable!()
-    }
-    /// Lets the supervisor rebuild a halted shard.
-    pub fn release_shard(&self, shard: ShardId) {
-        unreachable!()
+
+    #[inline]
+    fn partition(&self) -> &Arc<Partition> {
+        &self.inner.caretaker.partition
     }
 }
 
-/// One immutable state of the registry.
-pub struct Revision {}
-impl Revision {
-    /// Its number.
-    pub fn id(&self) -> RevisionId {
-        unreachable!()
-    }
-    /// Its directory.
-    pub fn directory(&self) -> &Directory {
-        unreachable!()
-    }
-    /// Who has this identifier.
-    pub fn holder(&self, identifier: &Digest) -> Option<HolderId> {
-        unreachable!()
-    }
-    /// How many holders there are.
-    pub fn holder_count(&self) -> usize {
-        unreachable!()
-    }
-}
+const NOT_FOUND: SettleAnswer = SettleAnswer::Rejected(Rejection::NotFound);
 
-/// Why each category of an offer wins or loses.
-pub struct Explanation {
-    /// The refusal, when it is one that no category can change.
-    pub refusal: Option<crate::command::Refusal>,
-    /// The categories of the offer, the best first.
-    pub categories: Vec<(crate::ids::CategoryId, Verdict)>,
-}
-
-/// What became of one category.
+/// What is known of a transaction without asking its shard.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Verdict {
-    /// The category does not exist on this date.
-    CategoryNotValid,
-    /// The holder does not have it.
-    NotHeld,
-    /// The holder has it, but not on this date.
-    NotValidToday,
-    /// A better category won.
-    Outranked,
-    /// All uses of the period are spent or held.
-    LimitReached,
-    /// This one is answered.
-    Wins,
+pub enum Known {
+    /// The answer.
+    Answer(Plan),
+    /// Memory does not know it; the history may.
+    Unknown(TransactionId),
 }
 
-/// What an import did.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ImportReport {
-    /// The revision in force afterwards.
-    pub revision: RevisionId,
-    /// Lines read.
-    pub lines: u64,
-    /// Directory entries and holders that were added, changed or deleted.
-    pub changes: u64,
+impl Known {
+    async fn resolve(
+        self,
+        engine: &Engine,
+        deadline: Deadline,
+        judge: impl FnOnce(Settled) -> Plan,
+    ) -> SettleAnswer {
+        let id = match self {
+            Known::Answer(Plan::Answer(answer)) => return answer,
+            Known::Answer(Plan::Apply(_)) => return SettleAnswer::Unavailable,
+            Known::Unknown(id) => id,
+        };
+        if !engine.partition().ledger().was_given(id) {
+            return NOT_FOUND;
+        }
+        let history = engine.history().clone();
+        let freshness = engine.freshness(deadline);
+        let found = tokio::task::spawn_blocking(move || history.settled(id, freshness));
+        match tokio::time::timeout_at(deadline.0.into(), found).await {
+            Ok(Ok(Ok(None))) => NOT_FOUND,
+            Ok(Ok(Ok(Some(settled)))) => match judge(settled) {
+                Plan::Answer(answer) => answer,
+                Plan::Apply(_) => SettleAnswer::Unavailable,
+            },
+            _ => SettleAnswer::Unavailable,
+        }
+    }
 }
 
-/// Why an import changed nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// Lines are wrong; every one is named, up to a limit.
-    #[error("the registry file is wrong in {} places", .0.len())]
-    Rejected(Vec<LineError>),
-    /// The file could not be read to its end.
-    #[error("the registry file could not be read")]
-    Read(#[from] std::io::Error),
-    /// The engine could not record it now.
-    #[error("the import could not be recorded")]
-    Unavailable,
+async fn settled_in_time(
+    answer: tokio::sync::oneshot::Receiver<SettleAnswer>,
+    deadline: Deadline,
+) -> SettleAnswer {
+    let answer = tokio::time::timeout_at(deadline.0.into(), answer).await;
+    answer.ok().and_then(Result::ok).unwrap_or(SettleAnswer::Unavailable)
 }
 
-/// A wrong line of a registry file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct LineError {
-    /// From 1.
-    pub line: u64,
-    /// The field, where one is to blame.
-    pub field: Option<&'static str>,
-    /// What is wrong, without quoting personal data.
-    pub reason: String,
+impl Inner {
+    /// Journals a prepared import and publishes it.
+    fn record_import(
+        &self,
+        registrar: &mut Registrar,
+        prepared: PreparedImport,
+    ) -> Result<(), ImportError> {
+        let revision = registrar.next_revision();
+        let recorded = registrar.record(prepared, &mut |record| self.append(record));
+        match recorded {
+            Recorded::Committed => {}
+            Recorded::Abandoned => return Err(ImportError::Unavailable),
+            Recorded::Unknown => self.resolve_import(registrar)?,
+        }
+        self.caretaker.partition.publish(registrar.registry().clone());
+        if registrar.registry().id() == revision { Ok(()) } else { Err(ImportError::Unavailable) }
+    }
+
+    /// The end of a commit is unknown: once the journal is back, it tells what happened.
+    fn resolve_import(&self, registrar: &mut Registrar) -> Result<(), ImportError> {
+        let deadline = Instant::now() + IMPORT_TIMEOUT;
+        while self.caretaker.partition.has_failed() {
+            if Instant::now() > deadline {
+                return Err(ImportError::Unavailable);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let recovered =
+            self.caretaker.recover(Extent::Whole).map_err(|_| ImportError::Unavailable)?;
+        registrar.resume(recovered.writer, recovered.last_import);
+        Ok(())
+    }
+
+    /// Appends one record and waits until it is durable.
+    fn append(&self, record: &Record) -> bool {
+        let mut records = Vec::new();
+        record.push(&mut records);
+        let (sender, receiver) = crossbeam::channel::bounded(1);
+        let reply = Reply::new(move |durable: Option<()>| {
+            // The channel has room for the one answer.
+            let _ = sender.try_send(durable.is_some());
+        });
+        let answers = vec![Answer::Durable(reply)];
+        let submission = Submission { shard: None, records, record_count: 1, answers };
+        self.caretaker.partition.submit(submission);
+        receiver.recv_timeout(IMPORT_TIMEOUT).unwrap_or(false)
+    }
+
+    fn stop(&self) {
+        let partition = &self.caretaker.partition;
+        // Whole batches reach the committer before it is told to end.
+        partition.shards().iter().for_each(|shard| shard.between_batches(|| shard.close()));
+        self.caretaker.stop.store(true, Ordering::Release);
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the engine had died");
+            }
+        }
+        partition.shards().iter().for_each(|shard| shard.dismiss());
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
 }
 
 /// Why an engine did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The journal cannot be taken or read.
-    #[error("the journal cannot be recovered")]
-    Journal(#[from] crate::journal::JournalError),
+    /// The journal could be read but takes no append.
+    #[error("the journal takes no append")]
+    FirstAppend,
+    /// The journal cannot be taken.
+    #[error("the journal cannot be taken")]
+    Journal(#[from] JournalError),
+    /// The state cannot be recovered.
+    #[error("the state cannot be recovered")]
+    Recovery(#[from] RecoveryError),
+    /// The system gives no thread.
+    #[error("no thread could be started")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Numbers for metrics and health.
@@ -218,17 +555,17 @@ pub struct EngineStatus {
     pub revision: RevisionId,
     /// Transactions in memory.
     pub transactions: usize,
-    /// Per shard: commands waiting and whether it works.
+    /// The shards.
     pub shards: Vec<ShardStatus>,
     /// Everything below is durable.
     pub durable: Position,
-    /// Frames, records and bytes appended since the start.
+    /// Frames appended since the start.
     pub frames: u64,
     /// Records in them.
     pub records: u64,
-    /// When the last snapshot was complete.
+    /// When the last snapshot was complete, if one was since the start.
     pub snapshot_at: Option<Timestamp>,
-    /// Openings that were not journaled because the queue was full.
+    /// Openings that were not journaled because too many waited.
     pub openings_dropped: u64,
 }
 

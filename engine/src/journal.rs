@@ -13,8 +13,9 @@
 
 use std::fmt;
 
+use crate::entries::Entries;
 use crate::ids::PartitionId;
-use crate::limits::{FRAME_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::limits::FRAME_BYTES_MAX;
 
 /// A place in the log of a partition: positions only grow, and nobody computes with them.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -134,7 +135,6 @@ pub enum JournalError {
 
 const FRAME_MAGIC: [u8; 4] = *b"eFR1";
 const FRAME_HEADER_BYTES: usize = 32;
-const RECORD_HEADER_BYTES: usize = 4;
 
 /// One group commit: its records between a header and their CRC.
 ///
@@ -160,10 +160,8 @@ impl Frame {
         if frame.u32_at(4) != Some(crc32fast::hash(frame.bytes.get(8..).unwrap_or_default())) {
             return Err(FrameError::Checksum);
         }
-        let mut records = frame.records();
-        let counted = records.by_ref().count();
-        let stated = usize::try_from(frame.record_count()).unwrap_or(usize::MAX);
-        if counted != stated || !records.rest.is_empty() {
+        let counted = frame.entries().try_fold(0, |count: u32, entry| entry.map(|_| count + 1));
+        if counted != Ok(frame.record_count()) {
             return Err(FrameError::Records);
         }
         Ok(frame)
@@ -190,8 +188,12 @@ impl Frame {
     }
 
     /// The records, in order.
-    pub fn records(&self) -> Records<'_> {
-        Records { rest: self.bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default() }
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries().map_while(Result::ok)
+    }
+
+    fn entries(&self) -> Entries<'_> {
+        Entries::of(self.bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default())
     }
 
     fn u32_at(&self, at: usize) -> Option<u32> {
@@ -202,24 +204,6 @@ impl Frame {
     fn u64_at(&self, at: usize) -> Option<u64> {
         let bytes = self.bytes.get(at..at.checked_add(8)?)?;
         bytes.try_into().ok().map(u64::from_le_bytes)
-    }
-}
-
-/// The records of a frame.
-#[derive(Clone, Debug)]
-pub struct Records<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let (head, rest) = self.rest.split_first_chunk::<RECORD_HEADER_BYTES>()?;
-        let length = usize::try_from(u32::from_le_bytes(*head)).ok()?;
-        let (record, rest) = rest.split_at_checked(length)?;
-        self.rest = rest;
-        Some(record)
     }
 }
 
@@ -236,7 +220,7 @@ impl FrameBuilder {
         FrameBuilder { bytes: vec![0; FRAME_HEADER_BYTES], record_count: 0 }
     }
 
-    /// Adds records that are already in their stored form (see [`push_record`]).
+    /// Adds records that are already in their stored form (see [`crate::record::Record::push`]).
     pub fn extend(&mut self, records: &[u8], record_count: u32) {
         self.bytes.extend_from_slice(records);
         self.record_count = self.record_count.saturating_add(record_count);
@@ -294,19 +278,6 @@ impl Default for FrameBuilder {
     }
 }
 
-/// Appends one record in its stored form to `records`; `write` fills in its bytes.
-pub fn push_record(records: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    let start = records.len();
-    records.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
-    write(records);
-    let length = records.len() - start - RECORD_HEADER_BYTES;
-    debug_assert!(length <= RECORD_BYTES_MAX, "a record outgrew its limit");
-    let length = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
-    if let Some(place) = records.get_mut(start..start + RECORD_HEADER_BYTES) {
-        place.copy_from_slice(&length);
-    }
-}
-
 /// Why bytes are not a frame.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum FrameError {
@@ -327,12 +298,13 @@ pub enum FrameError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entries::push_entry;
 
     fn frame(records: &[&[u8]]) -> Frame {
         let mut builder = FrameBuilder::new();
         for record in records {
             let mut bytes = Vec::new();
-            push_record(&mut bytes, |out| out.extend_from_slice(record));
+            push_entry(&mut bytes, |out| out.extend_from_slice(record));
             builder.extend(&bytes, 1);
         }
         builder.finish(Epoch(7), BatchId(9))

@@ -1,20 +1,30 @@
 //! The decision core of eligo.
 
+pub mod answer;
 pub mod calendar;
+pub mod checkpoint;
 pub mod command;
+pub mod committer;
+pub mod decide;
 pub mod directory;
 pub mod engine;
+pub mod entries;
 pub mod history;
+pub mod holder;
 pub mod identifier;
 pub mod ids;
+pub mod import;
 pub mod journal;
 pub mod keys;
-pub mod ledger {
-    /*! Skeleton. */
-    /** x */
-    pub struct Ledger;
-}
+pub mod ledger;
 pub mod limits;
+pub mod partition;
+pub mod plan;
 pub mod record;
+pub mod recovery;
+pub mod registry;
+pub mod shard;
+pub mod shard_actor;
 pub mod snapshot;
+pub mod supervisor;
 pub mod transaction;

@@ -3,7 +3,9 @@
 //! Past a limit the engine answers at once instead of waiting: see the place that uses it.
 
 /// Bytes of one frame, header included.
-pub const FRAME_BYTES_MAX: usize = 1 << 20;
+pub const FRAME_BYTES_MAX: usize = 2 << 20;
+/// Bytes that batches leave free in a frame for openings and a reservation.
+pub const FRAME_BYTES_SPARE: usize = 512 << 10;
 /// Bytes of one record; larger things are split over several.
 pub const RECORD_BYTES_MAX: usize = 256 << 10;
 /// Holders in one copy-on-write chunk, which is also one value of a snapshot.
@@ -19,8 +21,12 @@ pub const SHARD_BATCHES_IN_FLIGHT_MAX: usize = 4;
 /// Opened transactions that wait to be journaled; past it an opening is not journaled at all, and
 /// its confirm after a power cut answers like an unknown transaction.
 pub const OPENINGS_WAITING_MAX: usize = 1 << 16;
+/// Openings that one frame carries.
+pub const OPENINGS_PER_FRAME_MAX: usize = 4_096;
 /// Transactions held in memory unless configured; past it checks answer 6.
 pub const TRANSACTIONS_MAX: usize = 8 << 20;
+/// Tries of a check whose limited place is taken by another one meanwhile.
+pub const CLAIM_ATTEMPTS_MAX: usize = 8;
 /// Transaction ids reserved by one record.
 pub const TRANSACTION_IDS_BLOCK: u64 = 1 << 20;
 /// Seconds between a check and the last moment of its confirm, unless configured (D0 A2, C-48).
@@ -42,7 +48,8 @@ pub const HISTORY_DAYS_MAX: i32 = 366;
 /// Milliseconds that a request may take, unless it says otherwise (D0 §6.4).
 pub const DEADLINE_MS: u64 = 3_000;
 
-const _: () = assert!(RECORD_BYTES_MAX + 64 < FRAME_BYTES_MAX);
-const _: () = assert!(SHARD_BATCH_COMMANDS_MAX * 256 < FRAME_BYTES_MAX);
+const _: () = assert!(RECORD_BYTES_MAX + 64 + FRAME_BYTES_SPARE < FRAME_BYTES_MAX);
+const _: () = assert!(SHARD_BATCH_COMMANDS_MAX * 256 + FRAME_BYTES_SPARE < FRAME_BYTES_MAX);
 const _: () = assert!(SHARD_BATCH_COMMANDS_MAX <= MAILBOX_COMMANDS_MAX);
 const _: () = assert!(OPENINGS_WAITING_MAX as u64 <= TRANSACTION_IDS_BLOCK);
+const _: () = assert!(OPENINGS_PER_FRAME_MAX * 96 < FRAME_BYTES_SPARE);

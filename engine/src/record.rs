@@ -6,11 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::{Day, Timestamp};
+use crate::entries::push_entry;
 use crate::ids::{
     CategoryId, HolderId, Kopecks, OrganizationId, RevisionId, ServiceId, TerminalId, TransactionId,
 };
-use crate::journal::push_record;
-use crate::transaction::{Amounts, Cancellation, Confirmation, Event, Transaction};
+use crate::transaction::{Amounts, Cancellation, Confirmation, Event, LimitPeriod, Transaction};
 
 /// One entry of the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,13 +55,13 @@ const TAG_IDS_RESERVED: u8 = 4;
 const TAG_IMPORT_PART: u8 = 5;
 const TAG_IMPORT_COMMITTED: u8 = 6;
 
-type StoredTransaction = (u64, u32, u64, u32, u32, u64, i64, Option<i32>);
+type StoredTransaction = (u64, u32, u64, u32, u32, u64, i64, Option<(i32, i32)>);
 type StoredConfirmation = (StoredTransaction, i64, Option<u64>, Option<u64>);
 
 impl Record {
     /// Appends the record, with its length, to the records of a frame.
     pub fn push(&self, records: &mut Vec<u8>) {
-        push_record(records, |out| self.write(out));
+        push_entry(records, |out| self.write(out));
     }
 
     /// Appends the stored form without a length.
@@ -172,7 +172,7 @@ fn stored_transaction(transaction: &Transaction) -> StoredTransaction {
         transaction.category.0,
         transaction.holder.0,
         transaction.checked_at.0,
-        transaction.limit_period.map(|day| day.0),
+        transaction.limit_period.map(|period| (period.first.0, period.last.0)),
     )
 }
 
@@ -186,7 +186,8 @@ fn transaction(stored: StoredTransaction) -> Transaction {
         category: CategoryId(category),
         holder: HolderId(holder),
         checked_at: Timestamp(checked_at),
-        limit_period: limit_period.map(Day),
+        limit_period: limit_period
+            .map(|(first, last)| LimitPeriod { first: Day(first), last: Day(last) }),
     }
 }
 
@@ -204,7 +205,7 @@ mod tests {
             category: CategoryId(20),
             holder: HolderId(77),
             checked_at: Timestamp(-5),
-            limit_period: Some(Day(20_000)),
+            limit_period: Some(LimitPeriod { first: Day(20_000), last: Day(20_006) }),
         };
         let amounts = Amounts { price: Some(Kopecks(30_000)), discounted_price: None };
         let confirmation = Confirmation { transaction, confirmed_at: Timestamp(9), amounts };

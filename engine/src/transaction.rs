@@ -4,6 +4,7 @@
 //! or cancelled within its time to live counts as unknown.
 
 use crate::calendar::{Day, Timestamp};
+use crate::command::Granted;
 use crate::ids::{
     CategoryId, HolderId, Kopecks, OrganizationId, ServiceId, TerminalId, TransactionId,
 };
@@ -25,9 +26,25 @@ pub struct Transaction {
     pub holder: HolderId,
     /// When the check was answered.
     pub checked_at: Timestamp,
-    /// Where the service is limited for this category: the first date of the period in which this
-    /// transaction holds one of the places.
-    pub limit_period: Option<Day>,
+    /// Where the service is limited for this category: the period in which this transaction holds
+    /// one of the places.
+    pub limit_period: Option<LimitPeriod>,
+}
+
+impl Transaction {
+    /// What the caller is told of it.
+    pub fn granted(&self) -> Granted {
+        Granted { transaction: self.id, holder: self.holder, category: self.category }
+    }
+}
+
+/// The local dates over which a use of a limited service counts.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LimitPeriod {
+    /// First date.
+    pub first: Day,
+    /// Last date.
+    pub last: Day,
 }
 
 /// What was paid, where the acceptor tells.

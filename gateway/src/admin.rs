@@ -13,7 +13,8 @@ use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use engine::calendar::Timestamp;
-use engine::engine::{ImportError, ImportReport};
+use engine::import::{ImportError, ImportReport};
+use engine::registry::fault::LineError;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
@@ -190,7 +191,7 @@ fn import_answer(result: Result<ImportReport, ImportError>) -> HttpResponse {
             answer(StatusCode::OK, report)
         }
         Err(ImportError::Rejected(errors)) => {
-            let error = |error: engine::engine::LineError| json!({ "line": error.line, "field": error.field, "reason": error.reason });
+            let error = |error: LineError| json!({ "line": error.line, "field": error.field, "reason": error.reason });
             let errors: Vec<_> = errors.into_iter().map(error).collect();
             answer(StatusCode::BAD_REQUEST, json!({ "errors": errors }))
         }

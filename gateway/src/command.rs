@@ -199,8 +199,7 @@ fn import(matches: &ArgMatches) -> Result<(), CommandError> {
             }
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(node.engine.stop());
+    node.engine.stop();
     end
 }
 

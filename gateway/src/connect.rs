@@ -69,8 +69,8 @@ pub async fn answer(gateway: &Gateway, request: &HttpRequest, payload: Payload) 
         Ok(form) => form,
         Err(error) => return no_store(error.into()),
     };
-    let revision = gateway.engine.revision();
-    let directory = revision.directory();
+    let registry = gateway.engine.registry();
+    let directory = registry.directory();
     let client = form_type(headers).and_then(|()| read_form(&form)).and_then(|form| {
         let keys = gateway.engine.keys();
         authenticate(directory, keys, &form)

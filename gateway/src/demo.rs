@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use engine::command::Check;
-use engine::engine::Verdict;
+use engine::decide::Verdict;
 use engine::ids::{CategoryId, HolderId, OrganizationId, ServiceId, TerminalId};
 use serde_json::{Value, json};
 
@@ -150,14 +150,14 @@ pub fn print(
 
 fn find_example(server: &RunningServer, registry: &DemoRegistry) -> Option<Example> {
     let engine = &server.engine;
-    let revision = engine.revision();
+    let known = engine.registry();
     for client_code in &registry.client_codes {
         let Ok(identifier) = engine.keys().identifiers.client_code(client_code) else { continue };
-        let Some(holder) = revision.holder(&identifier) else { continue };
+        let Some(holder) = known.holder_id(&identifier) else { continue };
         for service in &registry.services {
             let (organization, terminal, service) = (ORGANIZATION, TERMINAL, *service);
             let check = Check { organization, terminal, service, identifier };
-            let explanation = engine.explain(&revision, &check);
+            let explanation = engine.explain(&known, &check);
             let mut categories = explanation.categories.into_iter();
             let wins = categories.find(|(_, verdict)| *verdict == Verdict::Wins);
             if let Some((category, _)) = wins {

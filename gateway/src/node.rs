@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use engine::calendar::Clock;
-use engine::engine::{Engine, ImportError, ImportReport};
+use engine::engine::Engine;
+use engine::import::{ImportError, ImportReport};
+use engine::registry::fault::LineError;
 
 use crate::clock::{ManualClock, SystemClock};
 use crate::keys::{KeyRing, KeysError};
@@ -42,7 +44,7 @@ impl Node {
         };
         let keys = KeyRing::open(&settings.data_dir)?;
         let ports = storage::open(settings, Arc::clone(&clock))?;
-        let engine = Engine::start(settings.engine.clone(), ports, keys.engine.clone())?;
+        let engine = Engine::start(&settings.engine, ports, keys.engine.clone())?;
         Ok(Node { engine, clock, manual_clock, keys })
     }
 }
@@ -85,7 +87,7 @@ impl RegistryError {
         let ImportError::Rejected(errors) = &self.error else {
             return vec![format!("{path}: {}", chain(&self.error))];
         };
-        let text = |error: &engine::engine::LineError| match error.field {
+        let text = |error: &LineError| match error.field {
             Some(field) => format!("{path}:{}: `{field}`: {}", error.line, error.reason),
             None => format!("{path}:{}: {}", error.line, error.reason),
         };

@@ -98,7 +98,7 @@ impl RunningServer {
         let [http, admin] = &self.handles;
         futures_util::future::join(http.stop(true), admin.stop(true)).await;
         self.upkeep.stop();
-        self.engine.stop().await;
+        self.engine.stop();
         match self.thread.join() {
             Ok(end) => end,
             Err(_panic) => Err(io::Error::other("the thread of the listeners had panicked")),

@@ -1,1 +1,7 @@
-//! Skeleton.
+//! What the tests share: ports in memory that fail on demand, a clock that is set by hand, and the
+//! fixture of the acceptance table.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod fixture;
+pub mod memory;

@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use engine::command::{CheckAnswer, Deadline};
+use engine::decide::Verdict;
 use engine::directory::ApiType;
-use engine::engine::Verdict;
 use engine::limits::BATCH_CHECKS_MAX;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -58,7 +58,7 @@ pub async fn answer(
         ApiType::Three => recorded(gateway, caller, &requests, deadline).await,
     };
     let mut out = String::with_capacity(32 + 192 * answers.len());
-    let revision = caller.revision.id();
+    let revision = caller.registry.id();
     // Writing into a string cannot fail.
     let _infallible = write!(out, "{{\"revision\":{revision},\"results\":[");
     for (at, (request, answer)) in requests.iter().zip(&answers).enumerate() {
@@ -70,7 +70,7 @@ pub async fn answer(
         }
         match (request, answer) {
             (Ok(request), Ok(answer)) => {
-                let directory = caller.revision.directory();
+                let directory = caller.registry.directory();
                 check::write_open(&mut out, directory, &gateway.dialect, answer);
                 if explain {
                     write_explanation(&mut out, gateway, caller, request);
@@ -102,7 +102,7 @@ async fn opened(
         }
         let answer = request.map(|request| {
             gateway.metrics.item_checked(request.lenient);
-            gateway.engine.check(caller.revision, &request.question(caller.id))
+            gateway.engine.check(caller.registry, &request.question(caller.id))
         });
         answers.push(answer);
     }
@@ -138,7 +138,7 @@ fn write_explanation(
     request: &CheckRequest,
 ) {
     let question = request.question(caller.id);
-    let explanation = gateway.engine.explain(caller.revision, &question);
+    let explanation = gateway.engine.explain(caller.registry, &question);
     out.push_str(",\"explain\":[");
     for (at, (category, verdict)) in explanation.categories.iter().enumerate() {
         if at > 0 {
@@ -146,7 +146,7 @@ fn write_explanation(
         }
         // Writing into a string cannot fail.
         let _infallible = write!(out, "{{\"category\":{{\"id\":{category},\"name\":");
-        let name = caller.revision.directory().category_name(*category);
+        let name = caller.registry.directory().category_name(*category);
         push_json_string(out, name.unwrap_or_default());
         let _infallible = write!(out, "}},\"verdict\":\"{}\"}}", verdict_name(*verdict));
     }

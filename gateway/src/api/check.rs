@@ -125,11 +125,11 @@ pub async fn answer(
         let amounts = request.amounts();
         let answer = gateway.engine.check_and_record(question, amounts, deadline).await;
         // The engine answers by its newest revision, which may know more names than ours.
-        let revision = gateway.engine.revision();
-        return Ok(Answer::json(outcome(&answer), body_of(gateway, revision.directory(), &answer)));
+        let registry = gateway.engine.registry();
+        return Ok(Answer::json(outcome(&answer), body_of(gateway, registry.directory(), &answer)));
     }
-    let answer = gateway.engine.check(caller.revision, &question);
-    let body = body_of(gateway, caller.revision.directory(), &answer);
+    let answer = gateway.engine.check(caller.registry, &question);
+    let body = body_of(gateway, caller.registry.directory(), &answer);
     Ok(Answer::json(outcome(&answer), body))
 }
 

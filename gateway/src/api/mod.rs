@@ -11,11 +11,12 @@ use actix_web::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, Hea
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use arc_swap::Guard;
 use engine::calendar::Timestamp;
 use engine::command::Deadline;
 use engine::directory::{Directory, Organization};
-use engine::engine::Revision;
 use engine::ids::OrganizationId;
+use engine::registry::Registry;
 
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
@@ -38,7 +39,7 @@ pub struct Caller<'a> {
     /// The same, as the registry has it now.
     pub organization: &'a Organization,
     /// The registry on which the whole call is answered.
-    pub revision: &'a Revision,
+    pub registry: &'a Registry,
 }
 
 /// The answer to a call, with its word for metrics.
@@ -128,15 +129,16 @@ async fn method(
     payload: Payload,
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
-    let revision = gateway.engine.revision();
+    // Held across the whole call, so not as a guard, of which a thread has only a few.
+    let registry = Guard::into_inner(gateway.engine.registry());
     let knock = Knock {
         call,
         token: bearer(request.headers()),
         client: gateway.proxies.client(request.peer_addr(), request.headers()),
         now: gateway.clock.now(),
     };
-    let access = admit(&gateway.tokens, revision.directory(), &knock)?;
-    let caller = Caller { id: access.id, organization: access.organization, revision: &revision };
+    let access = admit(&gateway.tokens, registry.directory(), &knock)?;
+    let caller = Caller { id: access.id, organization: access.organization, registry: &registry };
     let limits = &gateway.limits;
     let bytes_max =
         if call == Call::Checks { limits.batch_bytes_max } else { limits.body_bytes_max };

@@ -26,7 +26,7 @@ struct ServicesFields<'a> {
 pub fn answer(gateway: &Gateway, caller: &Caller<'_>, body: &[u8]) -> Result<Answer, ApiError> {
     let given = fields::parse::<ServicesFields>(body)?;
     let page = fields::page(given.page_index, given.page_size)?;
-    let directory: &Directory = caller.revision.directory();
+    let directory: &Directory = caller.registry.directory();
     let services = directory.services(caller.id, gateway.clock.now());
     Ok(Answer::json(Outcome::Done, write_page(services, page)))
 }

@@ -117,11 +117,11 @@ pub async fn answer(
 ) -> Result<Answer, ApiError> {
     let key = &gateway.engine.keys().identifiers;
     let request = fields::parse::<TransactionsFields>(body)?.read(key)?;
-    let directory = caller.revision.directory();
+    let directory = caller.registry.directory();
     let offset = directory.compiled(caller.id).map(|compiled| compiled.utc_offset);
     let span = request.span(offset.unwrap_or_default());
     // Nobody has this identifier: that is not told apart from a holder without transactions.
-    let found = match caller.revision.holder(&request.identifier) {
+    let found = match caller.registry.holder_id(&request.identifier) {
         Some(holder) => page_of(gateway, holder, span, request.page, deadline).await?,
         None => HistoryPage::default(),
     };

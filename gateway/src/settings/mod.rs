@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use engine::calendar::Timestamp;
+use engine::ids::PartitionId;
 use engine::limits;
 use ipnet::IpNet;
 
@@ -267,6 +268,7 @@ fn check_limits(values: &Values) -> Result<Limits, SettingsError> {
 fn engine_settings(values: &Values) -> Result<engine::engine::Settings, SettingsError> {
     let ttl = limits::CHECKED_TTL_SECONDS;
     Ok(engine::engine::Settings {
+        partition: PartitionId(0),
         shard_count: values.number("shards", 1, 64)?,
         checked_ttl_seconds: values.number_or("checked_ttl_seconds", ttl, 1, 366 * 86_400)?,
         transactions_max: values.number_or(

@@ -1,0 +1,288 @@
+//! What a snapshot holds, and how it is taken and read.
+//!
+//! A snapshot is taken from published views: nothing stops while it is written. It may therefore
+//! hold effects of events behind the position that replay begins at, which replaying them does not
+//! change (invariant 6); and it is sealed only after all of them are durable (invariant 7).
+
+use std::sync::Arc;
+
+use crate::calendar::Day;
+use crate::decide::LimitKey;
+use crate::directory::DirectoryItems;
+use crate::entries::{CutEntry, Entries, push_entry};
+use crate::ids::{CategoryId, HolderId, RevisionId, ServiceId, TransactionId};
+use crate::ledger::{BatchMark, Entry, Ledger};
+use crate::limits::CHUNK_HOLDERS;
+use crate::partition::Partition;
+use crate::record::{Record, RecordError};
+use crate::recovery::{Extent, Recovered};
+use crate::registry::Registry;
+use crate::registry::change::RegistryChange;
+use crate::registry::holders::Slot;
+use crate::registry::references::apply_change;
+use crate::registry::stored::{StoredChangeError, read_change, write_change};
+use crate::snapshot::{SnapshotError, SnapshotPart, SnapshotParts};
+use crate::transaction::{Event, LimitPeriod};
+
+const KIND_COUNTERS: u8 = 1;
+const KIND_DIRECTORY: u8 = 2;
+const KIND_HOLDERS: u8 = 3;
+const KIND_TRANSACTIONS: u8 = 4;
+const KIND_SPENT_PLACES: u8 = 5;
+
+/// Bytes after which a part is full; far below the page size at which sled changes its ways.
+const PART_BYTES: usize = 6 << 10;
+
+type StoredCounters = (u64, u64, u64);
+type StoredPlace = (u64, u32, u32, i32, i32, u64);
+
+/// The parts of a snapshot of `partition` with this registry, in order. `seal` is called behind the
+/// last one and must return only when everything captured is durable.
+pub fn parts(
+    partition: Arc<Partition>,
+    registry: Arc<Registry>,
+    last_import: u64,
+    seal: impl FnOnce() -> Result<(), SnapshotError>,
+) -> impl Iterator<Item = Result<SnapshotPart, SnapshotError>> {
+    let ledger_partition = partition.clone();
+    let holders = HolderParts { registry: registry.clone(), next: 0 };
+    let first = std::iter::once_with(move || {
+        let reserved = partition.ledger().reserved_through();
+        let stored: StoredCounters = (registry.id().0, reserved.0, last_import);
+        let directory = directory_entries(registry.directory().items());
+        let counters = std::iter::once(pack(&stored));
+        numbered(KIND_COUNTERS, counters.collect())
+            .chain(numbered(KIND_DIRECTORY, group(directory)))
+    });
+    let ledger = std::iter::once_with(move || {
+        let ledger = ledger_partition.ledger();
+        numbered(KIND_TRANSACTIONS, group(transaction_entries(ledger)))
+            .chain(numbered(KIND_SPENT_PLACES, group(place_entries(ledger))))
+    });
+    let sealed = std::iter::once_with(seal).filter_map(|sealed| sealed.err().map(Err));
+    first.flatten().chain(holders).chain(ledger.flatten()).map(Ok).chain(sealed)
+}
+
+fn numbered(kind: u8, parts: Vec<Vec<u8>>) -> impl Iterator<Item = SnapshotPart> {
+    (0..).zip(parts).map(move |(index, bytes)| SnapshotPart { kind, index, bytes })
+}
+
+/// Packs entries into parts, each entry behind its length.
+fn group(entries: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for entry in entries {
+        if parts.last().is_none_or(|part| part.len() + entry.len() > PART_BYTES) {
+            parts.push(Vec::with_capacity(PART_BYTES));
+        }
+        if let Some(part) = parts.last_mut() {
+            push_entry(part, |out| out.extend_from_slice(&entry));
+        }
+    }
+    parts
+}
+
+/// Directory entries as changes; a deleted one is followed by its deletion.
+fn directory_entries(items: &DirectoryItems) -> Vec<Vec<u8>> {
+    let mut changes = Vec::new();
+    let regions = items.regions.iter();
+    changes.extend(regions.map(|(id, region)| RegistryChange::Region(*id, Some(region.clone()))));
+    for (id, area) in &items.areas {
+        changes.push(RegistryChange::Area(*id, Some(area.value.clone())));
+        changes.extend(area.deleted.then_some(RegistryChange::Area(*id, None)));
+    }
+    let categories = items.categories.iter();
+    changes.extend(
+        categories.map(|(id, category)| RegistryChange::Category(*id, Some(category.clone()))),
+    );
+    for (id, service) in &items.services {
+        changes.push(RegistryChange::Service(*id, Some(service.value.clone())));
+        changes.extend(service.deleted.then_some(RegistryChange::Service(*id, None)));
+    }
+    for (id, organization) in &items.organizations {
+        changes.push(RegistryChange::Organization(*id, Some(organization.value.clone())));
+        changes.extend(organization.deleted.then_some(RegistryChange::Organization(*id, None)));
+    }
+    let offers = items.offers.iter();
+    changes.extend(offers.map(|(id, offer)| RegistryChange::Offer(*id, Some(offer.clone()))));
+    let terminals = items.terminals.iter();
+    changes.extend(terminals.map(|(id, known)| RegistryChange::Terminal(*id, Some(*known))));
+    changes
+        .iter()
+        .map(|change| {
+            let mut stored = Vec::new();
+            write_change(change, &mut stored);
+            stored
+        })
+        .collect()
+}
+
+fn transaction_entries(ledger: &Ledger) -> Vec<Vec<u8>> {
+    let mut entries = Vec::new();
+    ledger.for_each_entry(|_, entry| {
+        let event = match entry {
+            Entry::Cancelled(cancellation, _) => Event::Cancelled(*cancellation),
+            Entry::Confirmed(confirmation, _) => Event::Confirmed(**confirmation),
+            Entry::Open(transaction) => Event::Opened(*transaction),
+        };
+        let mut stored = Vec::new();
+        Record::Event(event).write(&mut stored);
+        entries.push(stored);
+    });
+    entries
+}
+
+fn place_entries(ledger: &Ledger) -> Vec<Vec<u8>> {
+    let mut entries = Vec::new();
+    ledger.for_each_spent(|key, id| {
+        let LimitPeriod { first, last } = key.period;
+        let stored: StoredPlace =
+            (key.holder.0, key.service.0, key.category.0, first.0, last.0, id.0);
+        entries.push(pack(&stored));
+    });
+    entries
+}
+
+fn pack<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    // Writing integers to memory cannot fail; a reader would refuse the empty form.
+    rmp_serde::to_vec(value).unwrap_or_default()
+}
+
+/// One part per chunk of holders, made when it is asked for.
+struct HolderParts {
+    registry: Arc<Registry>,
+    next: usize,
+}
+
+impl Iterator for HolderParts {
+    type Item = SnapshotPart;
+
+    fn next(&mut self) -> Option<SnapshotPart> {
+        let holders = self.registry.holders();
+        if self.next >= holders.slot_count() {
+            return None;
+        }
+        let index = u32::try_from(self.next / CHUNK_HOLDERS).unwrap_or(u32::MAX);
+        let slots = self.next..self.next + CHUNK_HOLDERS;
+        self.next = slots.end;
+        let mut bytes = Vec::new();
+        let slots = slots.filter_map(|slot| u32::try_from(slot).ok().map(Slot));
+        for holder in slots.filter_map(|slot| holders.view(slot)) {
+            let change = RegistryChange::Holder(holder.id, Some(holder.to_holder()));
+            push_entry(&mut bytes, |out| write_change(&change, out));
+        }
+        Some(SnapshotPart { kind: KIND_HOLDERS, index, bytes })
+    }
+}
+
+/// Builds a state from the parts of a snapshot.
+pub struct SnapshotReader<'a> {
+    state: &'a mut Recovered,
+    extent: Extent,
+    items: DirectoryItems,
+    revision: RevisionId,
+    directory_is_built: bool,
+}
+
+impl<'a> SnapshotReader<'a> {
+    /// A reader into an empty state.
+    pub fn new(state: &'a mut Recovered, extent: Extent) -> SnapshotReader<'a> {
+        let revision = RevisionId::default();
+        let items = DirectoryItems::default();
+        SnapshotReader { state, extent, items, revision, directory_is_built: false }
+    }
+
+    /// Reads all parts.
+    pub fn read(mut self, parts: SnapshotParts) -> Result<(), StoredStateError> {
+        for part in parts {
+            self.read_part(&part?)?;
+        }
+        self.build_directory();
+        self.state.writer.commit(self.revision);
+        Ok(())
+    }
+
+    fn read_part(&mut self, part: &SnapshotPart) -> Result<(), StoredStateError> {
+        if part.kind == KIND_COUNTERS {
+            let (revision, reserved, last_import): StoredCounters = unpack(&part.bytes)?;
+            self.revision = RevisionId(revision);
+            self.state.ledger.reserve_ids(TransactionId(reserved));
+            self.state.last_import = last_import;
+            return Ok(());
+        }
+        let registry_is_wanted = self.extent == Extent::Whole;
+        for entry in Entries::of(&part.bytes) {
+            let entry = entry?;
+            match part.kind {
+                KIND_DIRECTORY if registry_is_wanted => {
+                    apply_change(&mut self.items, &read_change(entry)?);
+                }
+                KIND_HOLDERS if registry_is_wanted => self.read_holder(entry)?,
+                KIND_DIRECTORY | KIND_HOLDERS => {}
+                KIND_TRANSACTIONS => match Record::read(entry)? {
+                    Record::Event(event) => self.state.ledger.apply(&event, BatchMark::default()),
+                    _ => return Err(StoredStateError::UnknownPart(part.kind)),
+                },
+                KIND_SPENT_PLACES => self.read_place(entry)?,
+                kind => return Err(StoredStateError::UnknownPart(kind)),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_holder(&mut self, entry: &[u8]) -> Result<(), StoredStateError> {
+        self.build_directory();
+        let RegistryChange::Holder(id, holder) = read_change(entry)? else {
+            return Err(StoredStateError::UnknownPart(KIND_HOLDERS));
+        };
+        self.state.writer.restore_holder(id, holder.as_ref());
+        Ok(())
+    }
+
+    fn read_place(&mut self, entry: &[u8]) -> Result<(), StoredStateError> {
+        let (holder, service, category, first, last, id): StoredPlace = unpack(entry)?;
+        let key = LimitKey {
+            holder: HolderId(holder),
+            service: ServiceId(service),
+            category: CategoryId(category),
+            period: LimitPeriod { first: Day(first), last: Day(last) },
+        };
+        self.state.ledger.restore_spent(key, TransactionId(id));
+        Ok(())
+    }
+
+    fn build_directory(&mut self) {
+        if !std::mem::replace(&mut self.directory_is_built, true) {
+            self.state.writer.restore_directory(std::mem::take(&mut self.items));
+        }
+    }
+}
+
+fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoredStateError> {
+    rmp_serde::from_slice(bytes).map_err(|error| StoredStateError::Record(error.into()))
+}
+
+/// Why stored state cannot be read back.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredStateError {
+    /// A change of the registry cannot be read.
+    #[error("a stored change of the registry cannot be read")]
+    Change(#[from] StoredChangeError),
+    /// An import that was once accepted contradicts the state.
+    #[error("a recorded import contradicts the registry")]
+    ContradictoryImport,
+    /// A part ends in the middle of an entry.
+    #[error("a part ends in the middle of an entry")]
+    CutPart(#[from] CutEntry),
+    /// Parts of a committed import are not in the log.
+    #[error("parts of a committed import are missing")]
+    IncompleteImport,
+    /// A record cannot be read.
+    #[error("a stored record cannot be read")]
+    Record(#[source] RecordError),
+    /// The snapshot itself cannot be read.
+    #[error("the snapshot cannot be read")]
+    Snapshot(#[from] SnapshotError),
+    /// Written by a newer program.
+    #[error("a part of the unknown kind {0}")]
+    UnknownPart(u8),
+}

@@ -1,0 +1,227 @@
+//! The committer: makes one frame of all batches that wait, appends it, and sends their answers.
+//!
+//! One thread for the whole partition. Its loop is [`run`]; the steps are methods of [`Committer`],
+//! which a simulation calls one by one.
+//!
+//! # Why
+//! A greedy committer alternates half batches: while it syncs one half of the callers, the other
+//! half waits, and each sync carries half of what it could. So after answering it waits a moment for
+//! the batch that is forming: until as many records as last time have come, at most half a sync,
+//! giving up after 30 µs of silence. A lone caller is not held up, because last time was one record.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+
+use crate::history::History;
+use crate::ids::PartitionId;
+use crate::journal::{AppendError, BatchId, FrameBuilder, Journal, Tenure};
+use crate::limits::{FRAME_BYTES_SPARE, OPENINGS_PER_FRAME_MAX};
+use crate::partition::Partition;
+use crate::record::Record;
+use crate::shard::Submission;
+use crate::transaction::Event;
+
+/// How long the committer sleeps when nobody calls, before it looks for openings.
+const IDLE: Duration = Duration::from_millis(20);
+/// Silence after which a forming batch is taken as it is.
+const SILENCE: Duration = Duration::from_micros(30);
+
+/// Builds frames and appends them.
+pub struct Committer {
+    partition: Arc<Partition>,
+    journal: Arc<dyn Journal>,
+    history: Arc<dyn History>,
+    id: PartitionId,
+    tenure: Tenure,
+    next_batch: u64,
+    frame: FrameBuilder,
+    waiting: Vec<Submission>,
+    records: Vec<u8>,
+}
+
+/// How long an append took and how much it carried.
+#[derive(Clone, Copy, Debug, Default)]
+struct LastFrame {
+    answers: usize,
+    sync: Duration,
+}
+
+impl Committer {
+    /// A committer that owns the partition by `tenure`.
+    pub fn new(
+        partition: Arc<Partition>,
+        journal: Arc<dyn Journal>,
+        history: Arc<dyn History>,
+        id: PartitionId,
+        tenure: Tenure,
+    ) -> Committer {
+        Committer {
+            partition,
+            journal,
+            history,
+            id,
+            tenure,
+            next_batch: 1,
+            frame: FrameBuilder::new(),
+            waiting: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
+    /// Takes a batch into the next frame; commits first if it does not fit any more.
+    pub fn add(&mut self, submission: Submission) {
+        if !self.frame.fits(submission.records.len() + FRAME_BYTES_SPARE) {
+            self.commit();
+        }
+        self.frame.extend(&submission.records, submission.record_count);
+        self.waiting.push(submission);
+    }
+
+    /// Appends what was added, with the openings and the reservation that wait, and sends the
+    /// answers; returns false when the journal failed.
+    pub fn commit(&mut self) -> bool {
+        self.add_openings();
+        let reservation = self.add_reservation();
+        if self.frame.is_empty() {
+            self.end_waiting(true);
+            return true;
+        }
+        let frame = self.frame.finish(self.tenure.epoch, BatchId(self.next_batch));
+        self.next_batch += 1;
+        match self.journal.append(self.id, self.tenure.end, &frame) {
+            Ok(end) => {
+                self.tenure.end = end;
+                if let Some(through) = reservation {
+                    self.partition.ledger().reserve_ids(through);
+                }
+                self.partition.note_durable(end, frame.record_count());
+                self.end_waiting(true);
+                self.history.follow(end);
+                true
+            }
+            Err(error) => {
+                report(&error);
+                self.end_waiting(false);
+                self.partition.fail();
+                false
+            }
+        }
+    }
+
+    /// Goes on under a new tenure.
+    pub fn resume(&mut self, tenure: Tenure) {
+        self.tenure = tenure;
+        self.next_batch = 1;
+        self.frame = FrameBuilder::new();
+        self.partition.note_end(tenure.end);
+        self.partition.resume();
+    }
+
+    /// Whether a frame would carry anything.
+    pub fn has_work(&self) -> bool {
+        let ledger = self.partition.ledger();
+        !self.waiting.is_empty() || ledger.has_openings() || ledger.reservation_due().is_some()
+    }
+
+    fn add_openings(&mut self) {
+        self.records.clear();
+        let mut count = 0;
+        for opening in self.partition.ledger().take_openings(OPENINGS_PER_FRAME_MAX) {
+            Record::Event(Event::Opened(opening)).push(&mut self.records);
+            count += 1;
+        }
+        self.frame.extend(&self.records, count);
+    }
+
+    fn add_reservation(&mut self) -> Option<crate::ids::TransactionId> {
+        let through = self.partition.ledger().reservation_due()?;
+        self.records.clear();
+        Record::IdsReserved(through).push(&mut self.records);
+        self.frame.extend(&self.records, 1);
+        Some(through)
+    }
+
+    fn end_waiting(&mut self, durable: bool) {
+        for submission in self.waiting.drain(..) {
+            self.partition.end(submission, durable);
+        }
+    }
+
+    fn answers(&self) -> usize {
+        self.waiting.iter().map(|submission| submission.answers.len()).sum()
+    }
+}
+
+/// Commits until every sender is gone or `stop` is raised and nothing waits. When the journal
+/// fails, `recover` is asked for a new tenure until it has one; batches are refused meanwhile.
+pub fn run(
+    mut committer: Committer,
+    batches: &Receiver<Submission>,
+    stop: &AtomicBool,
+    mut recover: impl FnMut() -> Option<Tenure>,
+) {
+    let mut last = LastFrame::default();
+    loop {
+        match batches.recv_timeout(IDLE) {
+            Ok(batch) => committer.add(batch),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        gather(&mut committer, batches, last);
+        if !committer.has_work() {
+            if stop.load(Ordering::Acquire) && batches.is_empty() {
+                return;
+            }
+            continue;
+        }
+        let answers = committer.answers();
+        let begun = Instant::now();
+        let mut committed = committer.commit() && !committer.partition.has_failed();
+        last = LastFrame { answers, sync: begun.elapsed() };
+        while !committed {
+            while let Ok(batch) = batches.recv_timeout(IDLE) {
+                committer.partition.end(batch, false);
+            }
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            if let Some(tenure) = recover() {
+                while let Ok(batch) = batches.try_recv() {
+                    committer.partition.end(batch, false);
+                }
+                committer.resume(tenure);
+                committed = true;
+            }
+        }
+    }
+}
+
+/// Takes all that waits, then a little more if a batch is forming.
+fn gather(committer: &mut Committer, batches: &Receiver<Submission>, last: LastFrame) {
+    let begun = Instant::now();
+    let mut heard = begun;
+    let mut answers = committer.answers();
+    loop {
+        while let Ok(batch) = batches.try_recv() {
+            answers += batch.answers.len();
+            committer.add(batch);
+            heard = Instant::now();
+        }
+        let enough = answers == 0 || answers >= last.answers;
+        let now = Instant::now();
+        if enough || now - heard > SILENCE || now - begun > last.sync / 2 {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn report(error: &AppendError) {
+    match error {
+        AppendError::Fenced => tracing::error!("another owner took the partition"),
+        AppendError::Unknown(cause) => tracing::error!(%cause, "the journal failed"),
+    }
+}

@@ -1,0 +1,216 @@
+//! The decision: which benefit, if any, this person has for this service here and now.
+//!
+//! Pure: a registry, a check, an instant and what is known of limits go in; a decision comes out.
+//! The order of evaluation is fixed (catalogue §3.6), and [`explain`] judges categories by the same
+//! function as [`decide`], so that it cannot tell another story.
+
+use crate::calendar::{Day, Timestamp};
+use crate::command::{Check, Refusal};
+use crate::directory::{Candidate, CompiledOffer};
+use crate::ids::{CategoryId, HolderId, ServiceId};
+use crate::registry::holders::HolderView;
+use crate::registry::{Found, Registry};
+use crate::transaction::LimitPeriod;
+
+/// What a check is answered with, before anything is opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Decision {
+    /// The benefit of highest priority.
+    Benefit(Benefit),
+    /// There is none, and why.
+    Refused(Refusal),
+}
+
+/// A benefit that wins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Benefit {
+    /// Whose.
+    pub holder: HolderId,
+    /// Which.
+    pub category: CategoryId,
+    /// Its size, 0 to 100.
+    pub discount_percent: u8,
+    /// The place that it takes, where its uses are limited.
+    pub limit: Option<LimitedPlace>,
+}
+
+/// A place among the limited uses of a period.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LimitedPlace {
+    /// Where it counts.
+    pub key: LimitKey,
+    /// How many places there are.
+    pub count: u32,
+}
+
+/// What uses are counted by (C-45).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LimitKey {
+    /// Whose uses.
+    pub holder: HolderId,
+    /// Of what.
+    pub service: ServiceId,
+    /// By which right.
+    pub category: CategoryId,
+    /// When.
+    pub period: LimitPeriod,
+}
+
+/// What the decision must know of limited uses.
+pub trait Places {
+    /// Whether one of the places is neither spent nor held at `now`.
+    fn has_free(&self, place: &LimitedPlace, now: Timestamp) -> bool;
+}
+
+/// Why each category of an offer wins or loses.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Explanation {
+    /// The refusal, when it came before any category was looked at.
+    pub refusal: Option<Refusal>,
+    /// The categories of the offer, the best first.
+    pub categories: Vec<(CategoryId, Verdict)>,
+}
+
+/// What became of one category.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The category does not exist on this date.
+    CategoryNotValid,
+    /// All uses of the period are spent or held.
+    LimitReached,
+    /// The holder does not have it.
+    NotHeld,
+    /// The holder has it, but not on this date.
+    NotValidToday,
+    /// A better category won.
+    Outranked,
+    /// This one is answered.
+    Wins,
+}
+
+/// Decides a check.
+#[inline]
+pub fn decide(
+    registry: &Registry,
+    check: &Check,
+    now: Timestamp,
+    places: &impl Places,
+) -> Decision {
+    let question = match question(registry, check, now) {
+        Ok(question) => question,
+        Err(refusal) => return Decision::Refused(refusal),
+    };
+    for candidate in &question.offer.candidates {
+        if question.judge(candidate, places, now) == Verdict::Wins {
+            return Decision::Benefit(question.benefit(candidate));
+        }
+    }
+    Decision::Refused(Refusal::NoBenefit)
+}
+
+/// Tells the whole story of a check.
+pub fn explain(
+    registry: &Registry,
+    check: &Check,
+    now: Timestamp,
+    places: &impl Places,
+) -> Explanation {
+    let question = match question(registry, check, now) {
+        Ok(question) => question,
+        Err(refusal) => return Explanation { refusal: Some(refusal), categories: Vec::new() },
+    };
+    let mut won = false;
+    let categories = question.offer.candidates.iter().map(|candidate| {
+        let verdict = match question.judge(candidate, places, now) {
+            Verdict::Wins if won => Verdict::Outranked,
+            verdict => verdict,
+        };
+        won |= verdict == Verdict::Wins;
+        (candidate.category, verdict)
+    });
+    let categories = categories.collect();
+    let refusal = (!won).then_some(Refusal::NoBenefit);
+    Explanation { refusal, categories }
+}
+
+/// A check whose organization, service, holder and card are in order.
+struct Question<'a> {
+    offer: &'a CompiledOffer,
+    holder: HolderView<'a>,
+    service: ServiceId,
+    today: Day,
+}
+
+/// Steps 1 to 4 of catalogue §3.6, in their order.
+#[inline]
+fn question<'a>(
+    registry: &'a Registry,
+    check: &Check,
+    now: Timestamp,
+) -> Result<Question<'a>, Refusal> {
+    let directory = registry.directory();
+    let terminal = directory.terminal(check.terminal).filter(|terminal| terminal.active);
+    if terminal.is_none_or(|terminal| terminal.organization != check.organization) {
+        return Err(Refusal::OrganizationUnknown);
+    }
+    let organization = directory.compiled(check.organization);
+    let organization =
+        organization.filter(|known| known.serves).ok_or(Refusal::OrganizationUnknown)?;
+    let today = now.local_day(organization.utc_offset);
+    let offer = organization.offer(check.service).filter(|offer| offer.validity.covers(today));
+    let offer = offer.ok_or(Refusal::ServiceUnknown)?;
+    let Found { holder, card } = registry.find(&check.identifier).ok_or(Refusal::HolderNotFound)?;
+    if !holder.is_active(card, today) {
+        return Err(Refusal::CardInactive);
+    }
+    Ok(Question { offer, holder, service: check.service, today })
+}
+
+impl Question<'_> {
+    /// Step 5 for one category, as if no better one had won.
+    #[inline]
+    fn judge(&self, candidate: &Candidate, places: &impl Places, now: Timestamp) -> Verdict {
+        let mut held = false;
+        let mut valid = false;
+        for right in self.holder.rights {
+            if right.category == candidate.category {
+                held = true;
+                valid |= right.validity.covers(self.today);
+            }
+        }
+        if !held {
+            return Verdict::NotHeld;
+        }
+        if !valid {
+            return Verdict::NotValidToday;
+        }
+        if !candidate.validity.covers(self.today) {
+            return Verdict::CategoryNotValid;
+        }
+        match self.place(candidate) {
+            Some(place) if !places.has_free(&place, now) => Verdict::LimitReached,
+            _ => Verdict::Wins,
+        }
+    }
+
+    fn benefit(&self, candidate: &Candidate) -> Benefit {
+        Benefit {
+            holder: self.holder.id,
+            category: candidate.category,
+            discount_percent: candidate.discount_percent,
+            limit: self.place(candidate),
+        }
+    }
+
+    fn place(&self, candidate: &Candidate) -> Option<LimitedPlace> {
+        let limit = candidate.limit?;
+        let (first, last) = self.today.period(limit.period);
+        let key = LimitKey {
+            holder: self.holder.id,
+            service: self.service,
+            category: candidate.category,
+            period: LimitPeriod { first, last },
+        };
+        Some(LimitedPlace { key, count: limit.count })
+    }
+}

@@ -1,0 +1,292 @@
+//! Imports: from a registry file to the next revision of the registry.
+//!
+//! A file is read to its end, every wrong line is named, and either all of it takes effect or none.
+//! What changes goes into the journal in parts; the record that commits the import makes it true,
+//! live and in recovery, and it is published only after that record is durable.
+
+use std::io::BufRead;
+
+use crate::checkpoint::StoredStateError;
+use crate::entries::{Entries, push_entry};
+use crate::ids::RevisionId;
+use crate::keys::Keys;
+use crate::limits::{IMPORT_ERRORS_MAX, RECORD_BYTES_MAX, REGISTRY_LINE_BYTES_MAX};
+use crate::record::{ImportCommitted, ImportPart, Record};
+use crate::registry::Registry;
+use crate::registry::change::RegistryChange;
+use crate::registry::fault::{LineError, LineFault};
+use crate::registry::file::parse_line;
+use crate::registry::stored::{read_change, write_change};
+use crate::registry::writer::{LineChange, RegistryWriter};
+
+/// Bytes of one part: a record with room for its header.
+const PART_BYTES_MAX: usize = RECORD_BYTES_MAX - 64;
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ImportReport {
+    /// The revision in force afterwards.
+    pub revision: RevisionId,
+    /// Lines read.
+    pub lines: u64,
+    /// Directory entries and holders that were added, changed or deleted.
+    pub changes: u64,
+}
+
+/// Why an import changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file could not be read to its end.
+    #[error("the registry file could not be read")]
+    Read(#[from] std::io::Error),
+    /// Lines are wrong; every one is named, up to a limit.
+    #[error("the registry file is wrong in {} places", .0.len())]
+    Rejected(Vec<LineError>),
+    /// The engine could not record it now.
+    #[error("the import could not be recorded")]
+    Unavailable,
+}
+
+/// An import that is right and waits to be recorded.
+pub struct PreparedImport {
+    /// The registry with the import applied, not yet committed.
+    pub writer: RegistryWriter,
+    /// What changes, in stored form.
+    pub parts: Vec<Vec<u8>>,
+    /// Lines read.
+    pub lines: u64,
+    /// How many entries change.
+    pub changes: u64,
+}
+
+/// The one who writes the registry.
+pub struct Registrar {
+    writer: RegistryWriter,
+    last_import: u64,
+}
+
+/// How the recording of an import ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Recorded {
+    /// It never takes effect.
+    Abandoned,
+    /// It is durable and applied.
+    Committed,
+    /// Only the journal knows; see [`Registrar::resume`].
+    Unknown,
+}
+
+impl Registrar {
+    /// A registrar that goes on from a recovered state.
+    pub fn new(writer: RegistryWriter, last_import: u64) -> Registrar {
+        Registrar { writer, last_import }
+    }
+
+    /// Records a prepared import; `append` makes one record durable or returns false.
+    pub fn record(
+        &mut self,
+        prepared: PreparedImport,
+        append: &mut dyn FnMut(&Record) -> bool,
+    ) -> Recorded {
+        self.last_import += 1;
+        let import = self.last_import;
+        let revision = self.next_revision();
+        let part_count = u32::try_from(prepared.parts.len()).unwrap_or(u32::MAX);
+        for (index, bytes) in (0..).zip(prepared.parts) {
+            if !append(&Record::ImportPart(ImportPart { import, index, bytes })) {
+                return Recorded::Abandoned;
+            }
+        }
+        let commit = ImportCommitted { import, part_count, revision };
+        if !append(&Record::ImportCommitted(commit)) {
+            return Recorded::Unknown;
+        }
+        self.writer = prepared.writer;
+        self.writer.commit(revision);
+        Recorded::Committed
+    }
+
+    /// Goes on from what the journal knows.
+    pub fn resume(&mut self, writer: RegistryWriter, last_import: u64) {
+        self.writer = writer;
+        self.last_import = self.last_import.max(last_import);
+    }
+
+    /// Reads a file and applies it to a copy of the registry.
+    pub fn prepare(
+        &self,
+        file: &mut dyn BufRead,
+        keys: &Keys,
+    ) -> Result<PreparedImport, ImportError> {
+        prepare(file, &self.writer, keys)
+    }
+
+    /// The registry with every recorded import.
+    pub fn registry(&self) -> &Registry {
+        self.writer.registry()
+    }
+
+    /// The revision that the next import makes.
+    pub fn next_revision(&self) -> RevisionId {
+        RevisionId(self.writer.registry().id().0 + 1)
+    }
+
+    /// The number of the last import that was begun.
+    pub fn last_import(&self) -> u64 {
+        self.last_import
+    }
+}
+
+fn prepare(
+    file: &mut dyn BufRead,
+    current: &RegistryWriter,
+    keys: &Keys,
+) -> Result<PreparedImport, ImportError> {
+    let mut lines = read_lines(file, keys)?;
+    let mut writer = current.clone();
+    let mut parts = Parts::default();
+    let mut changes = writer.apply_directory(&lines.directory).map_err(ImportError::Rejected)?;
+    if changes > 0 {
+        lines.directory.iter().for_each(|(_, change)| parts.push(change));
+    }
+    for stored in &lines.holders.parts {
+        for change in changes_of(stored) {
+            if let Ok(RegistryChange::Holder(id, new)) = change {
+                writer.release_identifiers(id, new.as_ref());
+            }
+        }
+    }
+    let mut faults = Vec::new();
+    let mut numbers = lines.holder_lines.iter();
+    for stored in std::mem::take(&mut lines.holders.parts) {
+        for change in changes_of(&stored) {
+            let line = numbers.next().copied().unwrap_or_default();
+            let Ok(RegistryChange::Holder(id, new)) = &change else { continue };
+            if !writer.changes_holder(*id, new.as_ref()) {
+                continue;
+            }
+            match writer.put_holder(*id, new.as_ref()) {
+                Ok(()) => {
+                    changes += 1;
+                    change.iter().for_each(|change| parts.push(change));
+                }
+                Err(fault) => push_fault(&mut faults, fault.at(line)),
+            }
+        }
+    }
+    if faults.is_empty() {
+        Ok(PreparedImport { writer, parts: parts.parts, lines: lines.count, changes })
+    } else {
+        Err(ImportError::Rejected(faults))
+    }
+}
+
+/// Applies the parts of a recorded import, in recovery.
+pub fn apply_parts(writer: &mut RegistryWriter, parts: &[Vec<u8>]) -> Result<(), StoredStateError> {
+    let mut directory: Vec<LineChange> = Vec::new();
+    for part in parts {
+        for change in changes_of(part) {
+            match change? {
+                RegistryChange::Holder(id, new) => writer.release_identifiers(id, new.as_ref()),
+                change => directory.push((0, change)),
+            }
+        }
+    }
+    writer.apply_directory(&directory).map_err(|_| StoredStateError::ContradictoryImport)?;
+    for part in parts {
+        for change in changes_of(part) {
+            if let RegistryChange::Holder(id, new) = change? {
+                writer
+                    .put_holder(id, new.as_ref())
+                    .map_err(|_| StoredStateError::ContradictoryImport)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a file: directory entries as they are, holders in stored form to save memory.
+#[derive(Default)]
+struct Lines {
+    directory: Vec<LineChange>,
+    holders: Parts,
+    holder_lines: Vec<u64>,
+    count: u64,
+}
+
+fn read_lines(file: &mut dyn BufRead, keys: &Keys) -> Result<Lines, ImportError> {
+    let mut lines = Lines::default();
+    let mut faults = Vec::new();
+    let mut line = Vec::new();
+    let mut seen = hashbrown::HashSet::new();
+    while read_line(file, &mut line)? {
+        lines.count += 1;
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        match parse_line(&line, keys) {
+            Ok(RegistryChange::Holder(id, new)) => {
+                if !seen.insert(id) {
+                    let reason = "this holder stands in the file twice";
+                    push_fault(&mut faults, LineFault::of_field("id", reason).at(lines.count));
+                }
+                lines.holders.push(&RegistryChange::Holder(id, new));
+                lines.holder_lines.push(lines.count);
+            }
+            Ok(change) => lines.directory.push((lines.count, change)),
+            Err(fault) => push_fault(&mut faults, fault.at(lines.count)),
+        }
+    }
+    if faults.is_empty() { Ok(lines) } else { Err(ImportError::Rejected(faults)) }
+}
+
+/// Reads one line without its end; of a line that is too long only so much that the parser refuses
+/// it, the rest is skipped.
+fn read_line(file: &mut dyn BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
+    line.clear();
+    let mut any = false;
+    loop {
+        let buffer = file.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let taken = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
+        let room = (REGISTRY_LINE_BYTES_MAX + 1).saturating_sub(line.len());
+        line.extend_from_slice(taken.get(..room.min(taken.len())).unwrap_or_default());
+        let consumed = taken.len() + usize::from(end.is_some());
+        file.consume(consumed);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+fn push_fault(faults: &mut Vec<LineError>, fault: LineError) {
+    if faults.len() < IMPORT_ERRORS_MAX {
+        faults.push(fault);
+    }
+}
+
+/// Changes in stored form, in pieces that fit a record.
+#[derive(Default)]
+struct Parts {
+    parts: Vec<Vec<u8>>,
+}
+
+impl Parts {
+    fn push(&mut self, change: &RegistryChange) {
+        let mut stored = Vec::new();
+        push_entry(&mut stored, |out| write_change(change, out));
+        match self.parts.last_mut() {
+            Some(part) if part.len() + stored.len() <= PART_BYTES_MAX => part.extend(stored),
+            _ => self.parts.push(stored),
+        }
+    }
+}
+
+/// The changes of a part.
+fn changes_of(part: &[u8]) -> impl Iterator<Item = Result<RegistryChange, StoredStateError>> {
+    Entries::of(part).map(|entry| Ok(read_change(entry?)?))
+}

@@ -1,0 +1,438 @@
+//! The ledger: every transaction that can still be settled or repeated, and the places that limited
+//! services have left.
+//!
+//! Checks open transactions here from any thread; a shard settles those of its holders. State
+//! changes only in [`Ledger::apply`], live and in recovery; applying an event twice, or over a state
+//! that already holds it, changes nothing (invariant 6).
+//!
+//! # Why
+//! A check must not wait for a mailbox, so the ledger is shared: concurrent maps whose locks are
+//! held for one lookup and never across work. Time to live is judged from `checked_at` whenever a
+//! transaction is looked at; [`Ledger::sweep`] only gives memory back.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as MapEntry;
+use foldhash::fast::FixedState;
+
+use crate::calendar::{Timestamp, UtcOffset};
+use crate::command::Check;
+use crate::decide::{Benefit, LimitKey, LimitedPlace, Places};
+use crate::ids::{HolderId, ShardId, TransactionId};
+use crate::limits::{OPENINGS_WAITING_MAX, TRANSACTION_IDS_BLOCK};
+use crate::transaction::{Cancellation, Confirmation, Event, Transaction};
+
+/// So many parts that growing one of them holds nobody up.
+const MAP_PARTS: usize = 1_024;
+/// A settled transaction stays in memory this much longer than an open one could, so that a late
+/// repeat of a replayed event finds it.
+const SWEEP_SLACK_SECONDS: i64 = 3_600;
+/// No place on earth is further from UTC.
+const WESTERNMOST: UtcOffset = UtcOffset(-14 * 3_600);
+
+/// The batch of a shard that carries an event; it is durable once the shard's durable batch has
+/// reached it. Zero, as everything recovered has, is durable.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct BatchMark(pub u64);
+
+/// What the ledger holds of a transaction.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Entry {
+    /// The holder refused; the holder is forgotten.
+    Cancelled(Cancellation, BatchMark),
+    /// The service was delivered.
+    Confirmed(Box<Confirmation>, BatchMark),
+    /// Neither yet.
+    Open(Transaction),
+}
+
+/// How the ledger is sized.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LedgerSettings {
+    /// Seconds between a check and the last moment of its confirm.
+    pub checked_ttl_seconds: i64,
+    /// Transactions kept in memory.
+    pub transactions_max: usize,
+    /// Among how many shards holders are divided.
+    pub shard_count: u16,
+}
+
+/// All transactions and limited places of a partition.
+pub struct Ledger {
+    settings: LedgerSettings,
+    transactions: DashMap<TransactionId, Entry, FixedState>,
+    transaction_count: AtomicUsize,
+    places: DashMap<LimitKey, Uses, FixedState>,
+    next_id: AtomicU64,
+    reserved_through: AtomicU64,
+    openings: ArrayQueue<Transaction>,
+    openings_dropped: AtomicU64,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(settings: LedgerSettings) -> Ledger {
+        let map = |parts| DashMap::with_hasher_and_shard_amount(FixedState::default(), parts);
+        Ledger {
+            settings,
+            transactions: map(MAP_PARTS),
+            transaction_count: AtomicUsize::new(0),
+            places: DashMap::with_hasher_and_shard_amount(FixedState::default(), MAP_PARTS),
+            next_id: AtomicU64::new(1),
+            reserved_through: AtomicU64::new(0),
+            openings: ArrayQueue::new(OPENINGS_WAITING_MAX),
+            openings_dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// The facts of a transaction for a benefit, with a fresh id and, where uses are limited, with a
+    /// place held.
+    pub fn claim(
+        &self,
+        benefit: &Benefit,
+        check: &Check,
+        now: Timestamp,
+    ) -> Result<Transaction, OpenError> {
+        let transaction = Transaction {
+            id: self.take_id()?,
+            organization: check.organization,
+            terminal: check.terminal,
+            service: check.service,
+            category: benefit.category,
+            holder: benefit.holder,
+            checked_at: now,
+            limit_period: benefit.limit.map(|place| place.key.period),
+        };
+        match &benefit.limit {
+            Some(place) if !self.hold(place, &transaction, now) => Err(OpenError::PlaceTaken),
+            _ => Ok(transaction),
+        }
+    }
+
+    /// Opens a claimed transaction; its opening is journaled with one of the next frames.
+    pub fn open(&self, transaction: &Transaction) {
+        self.apply_opened(transaction);
+        if self.openings.push(*transaction).is_err() {
+            self.openings_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A fresh transaction id; none while the next block of ids is not durable yet.
+    fn take_id(&self) -> Result<TransactionId, OpenError> {
+        if self.transaction_count.load(Ordering::Relaxed) >= self.settings.transactions_max {
+            return Err(OpenError::Full);
+        }
+        let reserved_through = self.reserved_through.load(Ordering::Acquire);
+        if self.next_id.load(Ordering::Relaxed) > reserved_through {
+            return Err(OpenError::NoId);
+        }
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        if id > reserved_through {
+            return Err(OpenError::NoId);
+        }
+        Ok(TransactionId(id))
+    }
+
+    /// Applies a change; the only way in which transactions change.
+    pub fn apply(&self, event: &Event, mark: BatchMark) {
+        match event {
+            Event::Opened(transaction) => self.apply_opened(transaction),
+            Event::Confirmed(confirmation) => self.apply_confirmed(confirmation, mark),
+            Event::Cancelled(cancellation) => self.apply_cancelled(cancellation, mark),
+        }
+    }
+
+    fn apply_opened(&self, transaction: &Transaction) {
+        let MapEntry::Vacant(vacant) = self.transactions.entry(transaction.id) else { return };
+        vacant.insert(Entry::Open(*transaction));
+        self.transaction_count.fetch_add(1, Ordering::Relaxed);
+        if let Some(key) = limit_key(transaction) {
+            let expires_at = self.expires_at(transaction);
+            self.places.entry(key).or_default().hold(transaction.id, expires_at);
+        }
+    }
+
+    fn apply_confirmed(&self, confirmation: &Confirmation, mark: BatchMark) {
+        let transaction = &confirmation.transaction;
+        match self.transactions.entry(transaction.id) {
+            MapEntry::Occupied(mut known) => {
+                if !matches!(known.get(), Entry::Open(_)) {
+                    return;
+                }
+                known.insert(Entry::Confirmed(Box::new(*confirmation), mark));
+            }
+            MapEntry::Vacant(vacant) => {
+                vacant.insert(Entry::Confirmed(Box::new(*confirmation), mark));
+                self.transaction_count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if let Some(key) = limit_key(transaction) {
+            self.places.entry(key).or_default().spend(transaction.id);
+        }
+    }
+
+    fn apply_cancelled(&self, cancellation: &Cancellation, mark: BatchMark) {
+        let id = cancellation.transaction;
+        let tombstone = Entry::Cancelled(*cancellation, mark);
+        let opened = match self.transactions.entry(id) {
+            MapEntry::Occupied(mut known) => {
+                let Entry::Open(opened) = known.get() else { return };
+                let opened = *opened;
+                known.insert(tombstone);
+                Some(opened)
+            }
+            MapEntry::Vacant(vacant) => {
+                vacant.insert(tombstone);
+                self.transaction_count.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        };
+        let key = opened.as_ref().and_then(limit_key);
+        if let Some(mut uses) = key.and_then(|key| self.places.get_mut(&key)) {
+            uses.release(id);
+        }
+    }
+
+    /// Lets ids up to `through` be given out; called once that is durable.
+    pub fn reserve_ids(&self, through: TransactionId) {
+        self.reserved_through.fetch_max(through.0, Ordering::Release);
+    }
+
+    /// After recovery: no id that was ever reserved is given out again.
+    pub fn skip_reserved_ids(&self) {
+        let reserved = self.reserved_through.load(Ordering::Acquire);
+        self.next_id.fetch_max(reserved.saturating_add(1), Ordering::AcqRel);
+    }
+
+    /// The reservation that is due, if one is.
+    pub fn reservation_due(&self) -> Option<TransactionId> {
+        let reserved = self.reserved_through.load(Ordering::Acquire);
+        let next = self.next_id.load(Ordering::Relaxed);
+        let left = reserved.saturating_add(1).saturating_sub(next);
+        (left <= TRANSACTION_IDS_BLOCK / 2)
+            .then_some(TransactionId(reserved.saturating_add(TRANSACTION_IDS_BLOCK)))
+    }
+
+    /// Forgets transactions and places whose time is over.
+    pub fn sweep(&self, now: Timestamp) {
+        let horizon = now.plus_seconds(-self.settings.checked_ttl_seconds - SWEEP_SLACK_SECONDS);
+        let mut swept = 0;
+        self.transactions.retain(|_, entry| {
+            let keep = entry.touched_at() > horizon;
+            swept += usize::from(!keep);
+            keep
+        });
+        self.transaction_count.fetch_sub(swept, Ordering::Relaxed);
+        let oldest_day = horizon.local_day(WESTERNMOST);
+        self.places.retain(|key, _| key.period.last >= oldest_day);
+    }
+
+    /// Takes what was recovered for one shard in place of what its failed actor left. Open
+    /// transactions that only memory knew stay open; settlements that never became durable are
+    /// undone.
+    pub fn replace_shard(&self, shard: ShardId, recovered: &Ledger) {
+        let shard_count = self.settings.shard_count;
+        let mine = |holder| shard_of(holder, shard_count) == shard;
+        let mut kept_open = Vec::new();
+        let mut removed = 0;
+        self.transactions.retain(|id, entry| {
+            let opened = match entry {
+                Entry::Open(opened) => *opened,
+                Entry::Confirmed(confirmation, _) => confirmation.transaction,
+                Entry::Cancelled(..) => return true,
+            };
+            let keep = !mine(opened.holder);
+            if !keep {
+                removed += 1;
+                if recovered.entry(*id).is_none() {
+                    kept_open.push(opened);
+                }
+            }
+            keep
+        });
+        self.transaction_count.fetch_sub(removed, Ordering::Relaxed);
+        self.places.retain(|key, _| !mine(key.holder));
+        for entry in &recovered.transactions {
+            match entry.value() {
+                Entry::Open(opened) if mine(opened.holder) => self.apply_opened(opened),
+                Entry::Confirmed(confirmation, mark) if mine(confirmation.transaction.holder) => {
+                    self.apply_confirmed(confirmation, *mark);
+                }
+                Entry::Cancelled(cancellation, mark) => self.apply_cancelled(cancellation, *mark),
+                Entry::Open(_) | Entry::Confirmed(..) => {}
+            }
+        }
+        for entry in recovered.places.iter().filter(|entry| mine(entry.key().holder)) {
+            let mut uses = self.places.entry(*entry.key()).or_default();
+            entry.value().spent.iter().for_each(|id| uses.spend(*id));
+        }
+        kept_open.iter().for_each(|opened| self.apply_opened(opened));
+    }
+
+    /// Openings that are to be journaled, at most `count`.
+    pub fn take_openings(&self, count: usize) -> impl Iterator<Item = Transaction> {
+        std::iter::from_fn(|| self.openings.pop()).take(count)
+    }
+
+    /// Whether openings wait to be journaled.
+    pub fn has_openings(&self) -> bool {
+        !self.openings.is_empty()
+    }
+
+    /// What is known of a transaction.
+    pub fn entry(&self, id: TransactionId) -> Option<Entry> {
+        self.transactions.get(&id).map(|entry| entry.value().clone())
+    }
+
+    /// Looks at what is known of a transaction without copying it.
+    pub fn with_entry<T>(&self, id: TransactionId, look: impl FnOnce(&Entry) -> T) -> Option<T> {
+        self.transactions.get(&id).map(|entry| look(entry.value()))
+    }
+
+    /// Whether this id was ever given out.
+    pub fn was_given(&self, id: TransactionId) -> bool {
+        id.0 < self.next_id.load(Ordering::Relaxed)
+    }
+
+    /// Whether the time to confirm a transaction is over at `now`.
+    pub fn is_expired(&self, transaction: &Transaction, now: Timestamp) -> bool {
+        self.expires_at(transaction) <= now
+    }
+
+    /// The shard of a holder.
+    pub fn shard(&self, holder: HolderId) -> ShardId {
+        shard_of(holder, self.settings.shard_count)
+    }
+
+    /// Transactions in memory.
+    pub fn transaction_count(&self) -> usize {
+        self.transaction_count.load(Ordering::Relaxed)
+    }
+
+    /// Openings that were never journaled because too many waited.
+    pub fn openings_dropped(&self) -> u64 {
+        self.openings_dropped.load(Ordering::Relaxed)
+    }
+
+    /// The last id that may be given out.
+    pub fn reserved_through(&self) -> TransactionId {
+        TransactionId(self.reserved_through.load(Ordering::Acquire))
+    }
+
+    /// Calls `visit` for every transaction.
+    pub fn for_each_entry(&self, mut visit: impl FnMut(TransactionId, &Entry)) {
+        for entry in &self.transactions {
+            visit(*entry.key(), entry.value());
+        }
+    }
+
+    /// Calls `visit` for every spent place; held ones follow from the open transactions.
+    pub fn for_each_spent(&self, mut visit: impl FnMut(&LimitKey, TransactionId)) {
+        for entry in &self.places {
+            entry.value().spent.iter().for_each(|id| visit(entry.key(), *id));
+        }
+    }
+
+    /// Puts a spent place back, from a snapshot.
+    pub fn restore_spent(&self, key: LimitKey, id: TransactionId) {
+        self.places.entry(key).or_default().spend(id);
+    }
+
+    fn hold(&self, place: &LimitedPlace, transaction: &Transaction, now: Timestamp) -> bool {
+        let mut uses = self.places.entry(place.key).or_default();
+        let free = uses.taken(now) < u64::from(place.count);
+        if free {
+            uses.forget_expired(now);
+            uses.hold(transaction.id, self.expires_at(transaction));
+        }
+        free
+    }
+
+    fn expires_at(&self, transaction: &Transaction) -> Timestamp {
+        transaction.checked_at.plus_seconds(self.settings.checked_ttl_seconds)
+    }
+}
+
+impl Places for Ledger {
+    fn has_free(&self, place: &LimitedPlace, now: Timestamp) -> bool {
+        let taken = self.places.get(&place.key).map_or(0, |uses| uses.taken(now));
+        taken < u64::from(place.count)
+    }
+}
+
+impl Entry {
+    fn touched_at(&self) -> Timestamp {
+        match self {
+            Entry::Cancelled(cancellation, _) => cancellation.cancelled_at,
+            Entry::Confirmed(confirmation, _) => confirmation.confirmed_at,
+            Entry::Open(transaction) => transaction.checked_at,
+        }
+    }
+}
+
+/// Why no transaction was opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum OpenError {
+    /// Memory holds as many transactions as it may.
+    #[error("too many transactions")]
+    Full,
+    /// No id is reserved.
+    #[error("no transaction id is reserved")]
+    NoId,
+    /// Another check took the last place meanwhile: decide again.
+    #[error("the last place was taken meanwhile")]
+    PlaceTaken,
+}
+
+/// The uses of one limit: transactions that spent a place, and those that hold one.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Uses {
+    spent: Vec<TransactionId>,
+    held: Vec<(TransactionId, Timestamp)>,
+}
+
+impl Uses {
+    fn hold(&mut self, id: TransactionId, until: Timestamp) {
+        if !self.spent.contains(&id) && !self.held.iter().any(|(held, _)| *held == id) {
+            self.held.push((id, until));
+        }
+    }
+
+    fn spend(&mut self, id: TransactionId) {
+        self.release(id);
+        if !self.spent.contains(&id) {
+            self.spent.push(id);
+        }
+    }
+
+    fn release(&mut self, id: TransactionId) {
+        self.held.retain(|(held, _)| *held != id);
+    }
+
+    fn forget_expired(&mut self, now: Timestamp) {
+        self.held.retain(|(_, until)| *until > now);
+    }
+
+    fn taken(&self, now: Timestamp) -> u64 {
+        let held = self.held.iter().filter(|(_, until)| *until > now).count();
+        u64::try_from(self.spent.len().saturating_add(held)).unwrap_or(u64::MAX)
+    }
+}
+
+fn limit_key(transaction: &Transaction) -> Option<LimitKey> {
+    Some(LimitKey {
+        holder: transaction.holder,
+        service: transaction.service,
+        category: transaction.category,
+        period: transaction.limit_period?,
+    })
+}
+
+/// Spreads holders evenly, whatever their ids look like.
+fn shard_of(holder: HolderId, shard_count: u16) -> ShardId {
+    let mixed = holder.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let shard = mixed % u64::from(shard_count.max(1));
+    ShardId(u16::try_from(shard).unwrap_or_default())
+}

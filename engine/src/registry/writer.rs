@@ -1,0 +1,181 @@
+//! The one writer of the registry: turns changes into the next revision, live and in recovery.
+//!
+//! A writer is a revision plus what only a writer needs (where each holder stands, which slots are
+//! free). It works on a clone, so an import that turns out wrong is dropped without a trace.
+
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use crate::directory::{Directory, DirectoryItems};
+use crate::holder::Holder;
+use crate::ids::{HolderId, RevisionId};
+use crate::registry::Registry;
+use crate::registry::change::RegistryChange;
+use crate::registry::fault::{LineError, LineFault};
+use crate::registry::holders::{Holders, Slot};
+use crate::registry::index::Target;
+use crate::registry::references::apply_directory;
+
+/// A change and the line of the file that asks for it.
+pub type LineChange = (u64, RegistryChange);
+
+/// The next revision under construction.
+#[derive(Clone, Default)]
+pub struct RegistryWriter {
+    registry: Registry,
+    slots: HashTable<u32>,
+    free: Vec<Slot>,
+}
+
+impl RegistryWriter {
+    /// Applies changes of the directory; on error the writer is spoilt and must be dropped.
+    /// Returns how many of them changed anything.
+    pub fn apply_directory(&mut self, changes: &[LineChange]) -> Result<u64, Vec<LineError>> {
+        if changes.is_empty() {
+            return Ok(0);
+        }
+        let mut items: DirectoryItems = self.registry.directory.items().clone();
+        let changed = apply_directory(&mut items, changes)?;
+        if changed > 0 {
+            self.registry.directory = Arc::new(Directory::build(items));
+        }
+        Ok(changed)
+    }
+
+    /// Whether `new` differs from what is known of this holder.
+    pub fn changes_holder(&self, id: HolderId, new: Option<&Holder>) -> bool {
+        let known = self.slot(id).and_then(|slot| self.registry.holders.view(slot));
+        match (known, new) {
+            (None, None) => false,
+            (Some(known), Some(new)) => known.to_holder() != *new,
+            _ => true,
+        }
+    }
+
+    /// First pass over the holders of an import: lets go of identifiers that a holder gives up, so
+    /// that another one may take them whatever the order of the lines.
+    pub fn release_identifiers(&mut self, id: HolderId, new: Option<&Holder>) {
+        let Some(slot) = self.slot(id) else { return };
+        let Registry { holders, index, .. } = &mut self.registry;
+        let Some(known) = holders.view(slot) else { return };
+        let kept = new.map(|holder| holder.identifiers.as_slice()).unwrap_or_default();
+        for identifier in known.identifiers {
+            if !kept.iter().any(|kept| kept.digest == *identifier.digest()) {
+                index.remove(identifier.digest());
+            }
+        }
+    }
+
+    /// Second pass: puts the holder in place, or takes a deleted one out.
+    pub fn put_holder(&mut self, id: HolderId, new: Option<&Holder>) -> Result<(), LineFault> {
+        let Some(holder) = new else {
+            self.remove_holder(id);
+            return Ok(());
+        };
+        self.check_holder(holder)?;
+        let slot = self.slot(id).unwrap_or_else(|| self.take_slot(id));
+        for identifier in &holder.identifiers {
+            let known = self.registry.index.get(&identifier.digest);
+            if known.is_some_and(|known| known.slot != slot) {
+                let reason = "an identifier of this holder belongs to another holder";
+                return Err(LineFault::of_line(reason));
+            }
+            let target = Target { slot, card: identifier.card };
+            self.registry.index.insert(identifier.digest, target);
+        }
+        self.registry.holders.put(slot, holder);
+        Ok(())
+    }
+
+    /// Takes the directory of a snapshot.
+    pub fn restore_directory(&mut self, items: DirectoryItems) {
+        self.registry.directory = Arc::new(Directory::build(items));
+    }
+
+    /// Puts a holder of a snapshot in place: it was checked when it came in.
+    pub fn restore_holder(&mut self, id: HolderId, holder: Option<&Holder>) {
+        let Some(holder) = holder else { return };
+        let slot = self.slot(id).unwrap_or_else(|| self.take_slot(id));
+        for identifier in &holder.identifiers {
+            let target = Target { slot, card: identifier.card };
+            self.registry.index.insert(identifier.digest, target);
+        }
+        self.registry.holders.put(slot, holder);
+    }
+
+    /// Finishes the revision.
+    pub fn commit(&mut self, id: RevisionId) {
+        self.registry.id = id;
+        self.registry.holder_count = self.slots.len();
+        self.registry.holders.shrink();
+    }
+
+    /// The revision as it stands.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What a holder refers to must exist.
+    fn check_holder(&self, holder: &Holder) -> Result<(), LineFault> {
+        let items = self.registry.directory.items();
+        if !items.regions.contains_key(&holder.region) {
+            return Err(LineFault::of_field("region", "no such region"));
+        }
+        let unknown =
+            |right: &&crate::holder::Right| !items.categories.contains_key(&right.category);
+        match holder.rights.iter().find(unknown) {
+            None => Ok(()),
+            Some(right) => {
+                let reason = format!("category {} does not exist", right.category);
+                Err(LineFault::of_field("categories", reason))
+            }
+        }
+    }
+
+    fn remove_holder(&mut self, id: HolderId) {
+        let Some(slot) = self.slot(id) else { return };
+        let found = self.slots.find_entry(hash(id), |known| *known == slot.0);
+        if let Ok(entry) = found {
+            entry.remove();
+            self.registry.holders.clear(slot);
+            self.free.push(slot);
+        }
+    }
+
+    fn slot(&self, id: HolderId) -> Option<Slot> {
+        let holders = &self.registry.holders;
+        let found = self.slots.find(hash(id), |slot| holder_id(holders, *slot) == Some(id));
+        found.copied().map(Slot)
+    }
+
+    /// A slot for a new holder. The holder is put at once, so that the table can tell it by its id
+    /// when it grows.
+    fn take_slot(&mut self, id: HolderId) -> Slot {
+        let next = u32::try_from(self.registry.holders.slot_count()).unwrap_or(u32::MAX);
+        let slot = self.free.pop().unwrap_or(Slot(next));
+        let blank = Holder {
+            id,
+            region: crate::ids::RegionCode(0),
+            closed: true,
+            cards: Vec::new(),
+            rights: Vec::new(),
+            identifiers: Vec::new(),
+        };
+        self.registry.holders.put(slot, &blank);
+        let holders = &self.registry.holders;
+        let rehash = |slot: &u32| holder_id(holders, *slot).map_or(0, hash);
+        self.slots.insert_unique(hash(id), slot.0, rehash);
+        slot
+    }
+}
+
+fn holder_id(holders: &Holders, slot: u32) -> Option<HolderId> {
+    holders.view(Slot(slot)).map(|holder| holder.id)
+}
+
+fn hash(id: HolderId) -> u64 {
+    use std::hash::BuildHasher;
+    FixedState::default().hash_one(id.0)
+}

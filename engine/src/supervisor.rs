@@ -1,0 +1,172 @@
+//! The supervisor: sees dead and stuck shards, keeps commands away from them meanwhile, and rebuilds
+//! them from the journal. It also forgets, now and then, what is over.
+//!
+//! One thread, woken every [`PERIOD`]. Should it die, shards are not restarted any more and readiness
+//! fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::answer::{Answer, Reply};
+use crate::ids::PartitionId;
+use crate::journal::{Journal, Tenure};
+use crate::ledger::LedgerSettings;
+use crate::limits::{OPENINGS_PER_FRAME_MAX, OPENINGS_WAITING_MAX};
+use crate::partition::Partition;
+use crate::recovery::{Extent, Recovered, RecoveryError, Sources, recover};
+use crate::shard::{STUCK_AFTER, Shard, Submission};
+use crate::shard_actor;
+use crate::snapshot::SnapshotStore;
+
+/// How often shards are looked at.
+const PERIOD: Duration = Duration::from_millis(50);
+/// How often the ledger forgets what is over.
+const SWEEP_PERIOD: Duration = Duration::from_secs(600);
+/// How long the supervisor waits for a frame before it tries later.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the supervisor and the committer need to rebuild state.
+pub struct Caretaker {
+    /// What they take care of.
+    pub partition: Arc<Partition>,
+    /// The log.
+    pub journal: Arc<dyn Journal>,
+    /// The snapshots.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// Whose log it is.
+    pub id: PartitionId,
+    /// How the ledger is sized.
+    pub settings: LedgerSettings,
+    /// Raised when the engine stops.
+    pub stop: AtomicBool,
+    /// Shards that are not to be rebuilt for now, by number.
+    pub halted: Box<[AtomicBool]>,
+}
+
+impl Caretaker {
+    /// The state as snapshots and journal have it.
+    pub fn recover(&self, extent: Extent) -> Result<Recovered, RecoveryError> {
+        let sources =
+            Sources { journal: &*self.journal, snapshots: &*self.snapshots, partition: self.id };
+        recover(sources, self.settings, extent)
+    }
+
+    /// Takes the partition again after the journal failed, and brings all shards back to what is
+    /// durable; none when that is not possible yet.
+    pub fn recover_journal(&self) -> Option<Tenure> {
+        let tenure = match self.journal.acquire(self.id) {
+            Ok(tenure) => tenure,
+            Err(error) => {
+                tracing::warn!(%error, "the journal cannot be taken again yet");
+                return None;
+            }
+        };
+        match self.recover(Extent::Ledger) {
+            Ok(recovered) => {
+                for shard in self.partition.shards() {
+                    let ledger = self.partition.ledger();
+                    shard.between_batches(|| ledger.replace_shard(shard.id(), &recovered.ledger));
+                }
+                tracing::warn!(end = tenure.end.stored(), "the journal was recovered");
+                Some(tenure)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the state cannot be recovered");
+                None
+            }
+        }
+    }
+
+    /// Waits until everything that was handed to the committer before is durable.
+    pub fn flush(&self, timeout: Duration) -> bool {
+        let (sender, receiver) = crossbeam::channel::bounded(1);
+        let reply = Reply::new(move |durable: Option<()>| {
+            // The channel has room for the one answer.
+            let _ = sender.try_send(durable.is_some());
+        });
+        self.partition.submit(Submission {
+            shard: None,
+            records: Vec::new(),
+            record_count: 0,
+            answers: vec![Answer::Durable(reply)],
+        });
+        receiver.recv_timeout(timeout).unwrap_or(false)
+    }
+
+    /// Brings one shard back to what is durable and gives it a new worker.
+    fn rebuild(&self, shard: &Arc<Shard>) -> bool {
+        shard.close();
+        for _ in 0..=OPENINGS_WAITING_MAX / OPENINGS_PER_FRAME_MAX {
+            if !self.flush(FLUSH_TIMEOUT) {
+                return false;
+            }
+        }
+        let recovered = match self.recover(Extent::Ledger) {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                tracing::error!(shard = shard.id().0, %error, "a shard cannot be rebuilt");
+                return false;
+            }
+        };
+        let ledger = self.partition.ledger();
+        shard.between_batches(|| ledger.replace_shard(shard.id(), &recovered.ledger));
+        if let Err(error) = shard_actor::start(&self.partition, shard) {
+            tracing::error!(shard = shard.id().0, %error, "a shard has no thread");
+            return false;
+        }
+        if !self.partition.has_failed() {
+            shard.open();
+        }
+        true
+    }
+}
+
+/// Looks after the shards until the engine stops.
+pub fn run(caretaker: &Caretaker) {
+    let shards = caretaker.partition.shards();
+    let mut seen: Vec<Progress> = shards.iter().map(|shard| Progress::of(shard)).collect();
+    let mut swept = Instant::now();
+    while !caretaker.stop.load(Ordering::Acquire) {
+        std::thread::sleep(PERIOD);
+        if caretaker.partition.has_failed() {
+            continue;
+        }
+        for ((shard, seen), halted) in shards.iter().zip(&mut seen).zip(&caretaker.halted) {
+            let stuck = seen.is_stuck(shard);
+            if shard.is_up() && shard.has_worker() && !stuck {
+                continue;
+            }
+            shard.close();
+            if !halted.load(Ordering::Acquire) {
+                tracing::warn!(shard = shard.id().0, stuck, "a shard is rebuilt");
+                let rebuilt = caretaker.rebuild(shard);
+                tracing::warn!(shard = shard.id().0, rebuilt, "a shard was rebuilt");
+            }
+            *seen = Progress::of(shard);
+        }
+        if swept.elapsed() > SWEEP_PERIOD {
+            caretaker.partition.ledger().sweep(caretaker.partition.now());
+            swept = Instant::now();
+        }
+    }
+}
+
+/// When a shard was last seen to take a command, or to have none.
+struct Progress {
+    taken: u64,
+    at: Instant,
+}
+
+impl Progress {
+    fn of(shard: &Shard) -> Progress {
+        Progress { taken: shard.taken(), at: Instant::now() }
+    }
+
+    fn is_stuck(&mut self, shard: &Shard) -> bool {
+        if shard.waiting() == 0 || shard.taken() != self.taken {
+            *self = Progress::of(shard);
+        }
+        self.at.elapsed() > STUCK_AFTER
+    }
+}
