@@ -1,2 +1,12 @@
 //! The server's binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    gateway::command::run(std::env::args_os())
+}

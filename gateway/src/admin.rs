@@ -1,0 +1,234 @@
+//! The administration listener: health, readiness, metrics, imports and the manual clock.
+//!
+//! It is meant for the machine itself. `/admin/*` does not exist without a configured token.
+
+use std::io::{self, BufReader, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{Bytes, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use engine::calendar::Timestamp;
+use engine::import::{ImportError, ImportReport};
+use engine::registry::fault::LineError;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::api::{bearer, fields};
+use crate::body;
+use crate::clock::ManualClock;
+use crate::errors::ApiError;
+use crate::gateway::Gateway;
+use crate::node::chain;
+use crate::settings::AdminToken;
+
+/// How long a client may pause within the body of an import.
+const IMPORT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Pieces of a body between the network and the disk.
+const PIECES_WAITING_MAX: usize = 64;
+
+/// What the administration works with.
+pub struct Administration {
+    /// The public side.
+    pub gateway: Arc<Gateway>,
+    /// The clock, where it is set by hand.
+    pub manual_clock: Option<Arc<ManualClock>>,
+    /// What opens `/admin/*`.
+    pub token: Option<AdminToken>,
+    /// Where a body is kept while it arrives.
+    pub data_dir: PathBuf,
+    /// The largest body of an import.
+    pub import_bytes_max: u64,
+    /// One permit: imports come one after another, the next one is refused.
+    pub imports: Semaphore,
+}
+
+/// Answers every request of the administration listener.
+pub async fn dispatch(request: HttpRequest, payload: Payload) -> HttpResponse {
+    let Some(admin) = request.app_data::<Arc<Administration>>() else {
+        return ApiError::Unavailable.response();
+    };
+    let (path, method) = (request.path(), request.method());
+    let allowed = match path {
+        "/healthz" | "/readyz" | "/metrics" => Method::GET,
+        "/admin/import" if admin.token.is_some() => Method::POST,
+        "/admin/clock" if admin.token.is_some() && admin.manual_clock.is_some() => Method::POST,
+        _ => return ApiError::PathNotFound.response(),
+    };
+    if *method != allowed {
+        return ApiError::MethodNotAllowed.response();
+    }
+    if path.starts_with("/admin/") && !admin.knows(bearer(request.headers())) {
+        return ApiError::Unauthorised.response();
+    }
+    match path {
+        "/healthz" => plain(StatusCode::OK, "ok\n"),
+        "/readyz" if admin.gateway.engine.status().ready => plain(StatusCode::OK, "ready\n"),
+        "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        "/metrics" => admin.metrics(),
+        "/admin/clock" => {
+            let limits = &admin.gateway.limits;
+            let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
+            match body::read(request.headers(), payload, bytes_max, patience).await {
+                Ok(body) => admin.set_clock(&body),
+                Err(error) => error.response(),
+            }
+        }
+        _ => admin.import(payload).await,
+    }
+}
+
+impl Administration {
+    fn knows(&self, presented: Option<&str>) -> bool {
+        let (Some(AdminToken(token)), Some(presented)) = (&self.token, presented) else {
+            return false;
+        };
+        // Digests have one length, so that not even the length of the token is told.
+        let (token, presented) = (blake3::hash(token.as_bytes()), presented.as_bytes());
+        verify_slices_are_equal(token.as_bytes(), blake3::hash(presented).as_bytes()).is_ok()
+    }
+
+    fn metrics(&self) -> HttpResponse {
+        let status = self.gateway.engine.status();
+        match self.gateway.metrics.print(&status, self.gateway.clock.now()) {
+            Ok(text) => plain(StatusCode::OK, text),
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the metrics cannot be printed");
+                ApiError::Unavailable.response()
+            }
+        }
+    }
+
+    fn set_clock(&self, body: &[u8]) -> HttpResponse {
+        let Some(clock) = &self.manual_clock else { return ApiError::PathNotFound.response() };
+        match read_clock(body) {
+            Ok(now) => {
+                clock.set(now);
+                answer(StatusCode::OK, json!({ "now": now.to_string() }))
+            }
+            Err(error) => error.response(),
+        }
+    }
+
+    async fn import(&self, payload: Payload) -> HttpResponse {
+        let Ok(_permit) = self.imports.try_acquire() else {
+            return answer(StatusCode::CONFLICT, json!({ "message": "an import is running" }));
+        };
+        let file = match self.store(payload).await {
+            Ok(file) => file,
+            Err(error) => return error.response(),
+        };
+        let engine = self.gateway.engine.clone();
+        let import = move || engine.import(&mut BufReader::with_capacity(1 << 20, file));
+        match tokio::task::spawn_blocking(import).await {
+            Ok(result) => import_answer(result),
+            Err(_panicked_or_cancelled) => ApiError::Unavailable.response(),
+        }
+    }
+
+    /// Keeps the body in a file without a name, so that a slow client holds up nobody.
+    async fn store(&self, mut payload: Payload) -> Result<std::fs::File, ApiError> {
+        let (pieces, mut waiting) = mpsc::channel::<Bytes>(PIECES_WAITING_MAX);
+        let data_dir = self.data_dir.clone();
+        let write = move || -> io::Result<std::fs::File> {
+            let mut file = tempfile::tempfile_in(data_dir)?;
+            while let Some(piece) = waiting.blocking_recv() {
+                file.write_all(&piece)?;
+            }
+            file.seek(SeekFrom::Start(0))?;
+            Ok(file)
+        };
+        let writer = tokio::task::spawn_blocking(write);
+        let mut bytes: u64 = 0;
+        loop {
+            let piece = tokio::time::timeout(IMPORT_PAUSE_MAX, payload.next()).await;
+            let Some(piece) = piece.map_err(|_| ApiError::RequestTimeout)? else { break };
+            let piece = piece.map_err(|_| ApiError::BadJson)?;
+            bytes = bytes.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+            if bytes > self.import_bytes_max {
+                return Err(ApiError::TooLarge);
+            }
+            // The writer is gone only after an error, which it tells below.
+            if pieces.send(piece).await.is_err() {
+                break;
+            }
+        }
+        drop(pieces);
+        match writer.await {
+            Ok(Ok(file)) => Ok(file),
+            Ok(Err(error)) => {
+                tracing::error!(error = chain(&error), "an import cannot be stored");
+                Err(ApiError::Unavailable)
+            }
+            Err(_panicked_or_cancelled) => Err(ApiError::Unavailable),
+        }
+    }
+}
+
+fn read_clock(body: &[u8]) -> Result<Timestamp, ApiError> {
+    #[derive(Deserialize)]
+    struct ClockFields<'a> {
+        #[serde(borrow)]
+        now: fields::Field<'a>,
+    }
+    let given = fields::parse::<ClockFields>(body)?;
+    let now = fields::text(fields::required(given.now)?)?;
+    Timestamp::parse(&now).ok_or(ApiError::BadFormat)
+}
+
+fn import_answer(result: Result<ImportReport, ImportError>) -> HttpResponse {
+    match result {
+        Ok(report) => {
+            let ImportReport { revision, lines, changes } = report;
+            tracing::info!(revision = revision.0, lines, changes, "a registry was imported");
+            let report = json!({ "revision": revision.0, "lines": lines, "changes": changes });
+            answer(StatusCode::OK, report)
+        }
+        Err(ImportError::Rejected(errors)) => {
+            let error = |error: LineError| json!({ "line": error.line, "field": error.field, "reason": error.reason });
+            let errors: Vec<_> = errors.into_iter().map(error).collect();
+            answer(StatusCode::BAD_REQUEST, json!({ "errors": errors }))
+        }
+        Err(error) => {
+            tracing::error!(error = chain(&error), "a registry cannot be imported now");
+            ApiError::Unavailable.response()
+        }
+    }
+}
+
+fn answer(status: StatusCode, body: serde_json::Value) -> HttpResponse {
+    HttpResponse::build(status).json(body)
+}
+
+fn plain(status: StatusCode, text: impl Into<String>) -> HttpResponse {
+    let body = actix_web::body::BoxBody::new(text.into());
+    let mut response = HttpResponse::with_body(status, body);
+    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, text);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_set_by_an_instant() {
+        let check = |body: &str, expected: Result<&str, ApiError>| {
+            let expected = expected.map(|text| Timestamp::parse(text).unwrap());
+            assert_eq!(read_clock(body.as_bytes()), expected, "{body}");
+        };
+        check("{\"now\":\"2025-06-02T10:00:00Z\"}", Ok("2025-06-02T10:00:00Z"));
+        check("{\"now\":\"2025-06-02T19:00:00+09:00\"}", Ok("2025-06-02T10:00:00Z"));
+        check("{\"now\":\"yesterday\"}", Err(ApiError::BadFormat));
+        check("{\"now\":5}", Err(ApiError::BadFormat));
+        check("{}", Err(ApiError::MissingField));
+        check("now", Err(ApiError::BadJson));
+    }
+}

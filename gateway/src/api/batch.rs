@@ -1,0 +1,283 @@
+//! `POST /api/v2/checks`: up to 10,000 checks in one call, all on one revision of the registry.
+//!
+//! The body is parsed as a whole before anything is checked, so a call that is broken near its end
+//! opens no transaction. Items are read and answered one by one, each as the method for a single
+//! check would; a wrong item spoils only itself.
+
+use std::fmt::Write;
+
+use engine::command::{CheckAnswer, Deadline};
+use engine::decide::Verdict;
+use engine::directory::ApiType;
+use engine::limits::BATCH_CHECKS_MAX;
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::api::check::{self, CheckFields, CheckReader, CheckRequest};
+use crate::api::fields::{self, Field};
+use crate::api::{Answer, Caller, push_json_string};
+use crate::errors::ApiError;
+use crate::gateway::Gateway;
+use crate::metrics::Outcome;
+
+/// Items after which other requests of the worker get a turn.
+const TURN_ITEMS: usize = 256;
+/// Recorded checks of one call that wait for the journal together.
+const RECORDED_IN_FLIGHT_MAX: usize = 256;
+
+#[derive(Debug, Deserialize)]
+struct BatchFields<'a> {
+    #[serde(borrow)]
+    checks: Field<'a>,
+    #[serde(borrow)]
+    explain: Field<'a>,
+}
+
+/// What was asked, item by item.
+type Requests = Vec<Result<CheckRequest, ApiError>>;
+
+/// Answers a batch of checks.
+pub async fn answer(
+    gateway: &Gateway,
+    caller: &Caller<'_>,
+    body: &[u8],
+    deadline: Deadline,
+) -> Result<Answer, ApiError> {
+    let given = fields::parse::<BatchFields>(body)?;
+    let reader = check::reader(gateway, caller)?;
+    let explain = match given.explain.map(RawValue::get) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(ApiError::BadFormat),
+    };
+    let requests = read_checks(fields::required(given.checks)?, &reader)?;
+    let answers = match reader.api_type {
+        ApiType::One | ApiType::Two => opened(gateway, caller, &requests, deadline).await,
+        ApiType::Three => recorded(gateway, caller, &requests, deadline).await,
+    };
+    let mut out = String::with_capacity(32 + 192 * answers.len());
+    let revision = caller.registry.id();
+    // Writing into a string cannot fail.
+    let _infallible = write!(out, "{{\"revision\":{revision},\"results\":[");
+    for (at, (request, answer)) in requests.iter().zip(&answers).enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        if at % TURN_ITEMS == TURN_ITEMS - 1 {
+            tokio::task::yield_now().await;
+        }
+        match (request, answer) {
+            (Ok(request), Ok(answer)) => {
+                let directory = caller.registry.directory();
+                check::write_open(&mut out, directory, &gateway.dialect, answer);
+                if explain {
+                    write_explanation(&mut out, gateway, caller, request);
+                }
+                out.push('}');
+            }
+            (Err(error), _) | (_, Err(error)) => out.push_str(error.wire().body),
+        }
+    }
+    out.push_str("]}");
+    Ok(Answer::json(Outcome::Done, out))
+}
+
+/// Checks of connection types 1 and 2: each opens a transaction.
+async fn opened(
+    gateway: &Gateway,
+    caller: &Caller<'_>,
+    requests: &Requests,
+    deadline: Deadline,
+) -> Vec<Result<CheckAnswer, ApiError>> {
+    let mut answers = Vec::with_capacity(requests.len());
+    for (at, request) in requests.iter().enumerate() {
+        if at % TURN_ITEMS == TURN_ITEMS - 1 {
+            tokio::task::yield_now().await;
+        }
+        let late = at % TURN_ITEMS == 0 && deadline.passed(std::time::Instant::now());
+        if late {
+            break;
+        }
+        let answer = request.map(|request| {
+            gateway.metrics.item_checked(request.lenient);
+            gateway.engine.check(caller.registry, &request.question(caller.id))
+        });
+        answers.push(answer);
+    }
+    // Past the deadline the rest is dropped and said so.
+    answers.resize(requests.len(), Ok(CheckAnswer::Unavailable));
+    answers
+}
+
+/// Checks of connection type 3: each is the recorded fact and waits for the journal (C-07).
+async fn recorded(
+    gateway: &Gateway,
+    caller: &Caller<'_>,
+    requests: &Requests,
+    deadline: Deadline,
+) -> Vec<Result<CheckAnswer, ApiError>> {
+    let record = |request: &Result<CheckRequest, ApiError>| {
+        let request = *request;
+        async move {
+            let request = request?;
+            gateway.metrics.item_checked(request.lenient);
+            let question = request.question(caller.id);
+            Ok(gateway.engine.check_and_record(question, request.amounts(), deadline).await)
+        }
+    };
+    let waiting = futures_util::stream::iter(requests.iter().map(record));
+    waiting.buffered(RECORDED_IN_FLIGHT_MAX).collect().await
+}
+
+fn write_explanation(
+    out: &mut String,
+    gateway: &Gateway,
+    caller: &Caller<'_>,
+    request: &CheckRequest,
+) {
+    let question = request.question(caller.id);
+    let explanation = gateway.engine.explain(caller.registry, &question);
+    out.push_str(",\"explain\":[");
+    for (at, (category, verdict)) in explanation.categories.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        // Writing into a string cannot fail.
+        let _infallible = write!(out, "{{\"category\":{{\"id\":{category},\"name\":");
+        let name = caller.registry.directory().category_name(*category);
+        push_json_string(out, name.unwrap_or_default());
+        let _infallible = write!(out, "}},\"verdict\":\"{}\"}}", verdict_name(*verdict));
+    }
+    out.push(']');
+}
+
+fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::CategoryNotValid => "categoryNotValid",
+        Verdict::LimitReached => "limitReached",
+        Verdict::NotHeld => "notHeld",
+        Verdict::NotValidToday => "notValidToday",
+        Verdict::Outranked => "outranked",
+        Verdict::Wins => "wins",
+    }
+}
+
+/// Reads the items. Where one of them has no shape at all, all are taken apart once more, each by
+/// itself, to tell which.
+fn read_checks(checks: &RawValue, reader: &CheckReader<'_>) -> Result<Requests, ApiError> {
+    let text = checks.get();
+    if !text.starts_with('[') {
+        return Err(ApiError::BadFormat);
+    }
+    if let Ok(Items(items)) = serde_json::from_str::<Items<ShapedItem>>(text) {
+        return Ok(within_limit(items)?.iter().map(|item| reader.read(&item.0)).collect());
+    }
+    let Items(items) =
+        serde_json::from_str::<Items<&RawValue>>(text).map_err(|_| ApiError::BadJson)?;
+    let read =
+        |item: &&RawValue| fields::parse_text(item.get()).and_then(|item| reader.read(&item));
+    Ok(within_limit(items)?.iter().map(read).collect())
+}
+
+fn within_limit<T>(items: Vec<T>) -> Result<Vec<T>, ApiError> {
+    if items.len() > BATCH_CHECKS_MAX { Err(ApiError::BadFormat) } else { Ok(items) }
+}
+
+/// An item that is an object; the derived parser of its fields would also take an array.
+struct ShapedItem<'a>(CheckFields<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for ShapedItem<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectOnly;
+        impl<'de> Visitor<'de> for ObjectOnly {
+            type Value = CheckFields<'de>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> Result<Self::Value, A::Error> {
+                CheckFields::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(ObjectOnly).map(ShapedItem)
+    }
+}
+
+/// The elements of an array, at most one more than a batch may have; the others are skipped.
+struct Items<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bounded<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+            type Value = Items<T>;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Items<T>, A::Error> {
+                let mut items = Vec::new();
+                while items.len() <= BATCH_CHECKS_MAX {
+                    let Some(item) = elements.next_element()? else { return Ok(Items(items)) };
+                    items.push(item);
+                }
+                while elements.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Items(items))
+            }
+        }
+        deserializer.deserialize_seq(Bounded(std::marker::PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::settings::FieldForType;
+
+    fn read(text: &str) -> Result<Vec<Option<ApiError>>, ApiError> {
+        let reader = CheckReader {
+            api_type: ApiType::One,
+            field_for_type: FieldForType::Strict,
+            key: &fixture::keys().engine.identifiers,
+        };
+        let raw: &RawValue = serde_json::from_str(text).unwrap();
+        let requests = read_checks(raw, &reader)?;
+        Ok(requests.into_iter().map(|request| request.err()).collect())
+    }
+
+    const GOOD: &str =
+        "{\"serviceId\":1,\"organizationTerminalId\":2,\"clientCode\":\"AAABBBCCC\"}";
+
+    #[test]
+    fn a_wrong_item_spoils_only_itself() {
+        let check = |items: &[&str], expected: &[Option<ApiError>]| {
+            assert_eq!(read(&format!("[{}]", items.join(","))).unwrap(), expected, "{items:?}");
+        };
+        check(&[], &[]);
+        check(&[GOOD, GOOD], &[None, None]);
+        check(&[GOOD, "{}"], &[None, Some(ApiError::MissingField)]);
+        let broken = Some(ApiError::BadJson);
+        check(&["7", GOOD, "null", "[1,2,3]"], &[broken, None, broken, broken]);
+        check(&["{\"price\":1,\"price\":2}", GOOD], &[broken, None]);
+    }
+
+    #[test]
+    fn a_batch_is_an_array_of_bounded_length() {
+        assert_eq!(read("{}"), Err(ApiError::BadFormat));
+        assert_eq!(read("5"), Err(ApiError::BadFormat));
+        let items = |count: usize, item: &str| format!("[{}]", vec![item; count].join(","));
+        assert_eq!(read(&items(BATCH_CHECKS_MAX, GOOD)).unwrap().len(), BATCH_CHECKS_MAX);
+        for item in [GOOD, "{}", "0"] {
+            let result = read(&items(BATCH_CHECKS_MAX + 1, item));
+            assert_eq!(result, Err(ApiError::BadFormat), "{item}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The calls of the web service: one dispatch function, one file a method.
+//!
+//! A call goes through the same stages everywhere: token (401/120), address (403/122), rights
+//! (403/121), body (413, 408), then the method itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{Bytes, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use arc_swap::Guard;
+use engine::calendar::Timestamp;
+use engine::command::Deadline;
+use engine::directory::{Directory, Organization};
+use engine::ids::OrganizationId;
+use engine::registry::Registry;
+
+use crate::errors::ApiError;
+use crate::gateway::Gateway;
+use crate::metrics::{Call, Outcome};
+use crate::tokens::{Access, Scopes, Tokens};
+use crate::{body, connect, peer};
+
+pub mod batch;
+pub mod check;
+pub mod fields;
+pub mod identification;
+pub mod services;
+pub mod settle;
+pub mod transactions;
+
+/// Who calls, as far as the methods need to know.
+pub struct Caller<'a> {
+    /// The organization.
+    pub id: OrganizationId,
+    /// The same, as the registry has it now.
+    pub organization: &'a Organization,
+    /// The registry on which the whole call is answered.
+    pub registry: &'a Registry,
+}
+
+/// The answer to a call, with its word for metrics.
+pub struct Answer {
+    /// The word.
+    pub outcome: Outcome,
+    /// The answer.
+    pub response: HttpResponse,
+}
+
+impl Answer {
+    /// 200 with a JSON body.
+    pub fn json(outcome: Outcome, body: impl Into<Bytes>) -> Answer {
+        let body = actix_web::body::BoxBody::new(body.into());
+        let mut response = HttpResponse::with_body(StatusCode::OK, body);
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        Answer { outcome, response }
+    }
+
+    /// 200 without a body.
+    pub fn empty() -> Answer {
+        Answer { outcome: Outcome::Done, response: HttpResponse::new(StatusCode::OK) }
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Answer {
+        Answer { outcome: Outcome::Error(error), response: error.response() }
+    }
+}
+
+/// Answers every request of the public listener.
+pub async fn dispatch(request: HttpRequest, payload: Payload) -> HttpResponse {
+    let started = Instant::now();
+    let Some(gateway) = request.app_data::<Arc<Gateway>>() else {
+        return ApiError::Unavailable.response();
+    };
+    let call = Call::at(request.path());
+    let deadline = Deadline(started + gateway.limits.request_deadline);
+    let answer = match allowed_method(call) {
+        None => ApiError::PathNotFound.into(),
+        Some(allowed) if allowed == request.method() => {
+            route(gateway, call, &request, payload, deadline).await
+        }
+        Some(allowed) => not_allowed(allowed),
+    };
+    gateway.metrics.answered(call, answer.outcome, started.elapsed());
+    answer.response
+}
+
+fn allowed_method(call: Call) -> Option<Method> {
+    match call {
+        Call::Unknown => None,
+        Call::Discovery | Call::PublicKeys => Some(Method::GET),
+        _ => Some(Method::POST),
+    }
+}
+
+fn not_allowed(allowed: Method) -> Answer {
+    let mut answer = Answer::from(ApiError::MethodNotAllowed);
+    if let Ok(allowed) = HeaderValue::from_str(allowed.as_str()) {
+        answer.response.headers_mut().insert(ALLOW, allowed);
+    }
+    answer
+}
+
+async fn route(
+    gateway: &Gateway,
+    call: Call,
+    request: &HttpRequest,
+    payload: Payload,
+    deadline: Deadline,
+) -> Answer {
+    match call {
+        Call::Discovery => Answer::json(Outcome::Done, gateway.documents.discovery.clone()),
+        Call::PublicKeys => Answer::json(Outcome::Done, gateway.documents.public_keys.clone()),
+        Call::Token => connect::answer(gateway, request, payload).await,
+        _ => method(gateway, call, request, payload, deadline).await.unwrap_or_else(Answer::from),
+    }
+}
+
+async fn method(
+    gateway: &Gateway,
+    call: Call,
+    request: &HttpRequest,
+    payload: Payload,
+    deadline: Deadline,
+) -> Result<Answer, ApiError> {
+    // Held across the whole call, so not as a guard, of which a thread has only a few.
+    let registry = Guard::into_inner(gateway.engine.registry());
+    let knock = Knock {
+        call,
+        token: bearer(request.headers()),
+        client: gateway.proxies.client(request.peer_addr(), request.headers()),
+        now: gateway.clock.now(),
+    };
+    let access = admit(&gateway.tokens, registry.directory(), &knock)?;
+    let caller = Caller { id: access.id, organization: access.organization, registry: &registry };
+    let limits = &gateway.limits;
+    let bytes_max =
+        if call == Call::Checks { limits.batch_bytes_max } else { limits.body_bytes_max };
+    let body = body::read(request.headers(), payload, bytes_max, limits.body_timeout).await?;
+    match call {
+        Call::Cancel => settle::cancel(gateway, &caller, &body, deadline).await,
+        Call::Check => check::answer(gateway, &caller, &body, deadline).await,
+        Call::Checks => batch::answer(gateway, &caller, &body, deadline).await,
+        Call::Confirm => settle::confirm(gateway, &caller, &body, deadline).await,
+        Call::Services => services::answer(gateway, &caller, &body),
+        Call::Transactions => transactions::answer(gateway, &caller, &body, deadline).await,
+        Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => {
+            Err(ApiError::PathNotFound)
+        }
+    }
+}
+
+/// What is known of a call before its body.
+struct Knock<'a> {
+    call: Call,
+    token: Option<&'a str>,
+    client: Option<IpAddr>,
+    now: Timestamp,
+}
+
+/// Lets a call in, or tells why not, in the order 120, 122, 121.
+fn admit<'a>(
+    tokens: &Tokens,
+    directory: &'a Directory,
+    knock: &Knock<'_>,
+) -> Result<Access<'a>, ApiError> {
+    let token = knock.token.ok_or(ApiError::Unauthorised)?;
+    let access = tokens.access(directory, token, knock.now).ok_or(ApiError::Unauthorised)?;
+    let organization = access.organization;
+    let named = knock.client.is_some_and(|client| peer::allowed(&organization.ip_allow, client));
+    if !named {
+        return Err(ApiError::IpDenied);
+    }
+    let granted = match knock.call {
+        Call::Check | Call::Checks | Call::Services => access.scopes.include(Scopes::ACCEPTOR),
+        Call::Cancel | Call::Confirm => {
+            access.scopes.include(Scopes::ACCEPTOR) && organization.serves()
+        }
+        Call::Transactions => {
+            let history = organization.history && organization.serves();
+            access.scopes.include(Scopes::ECS_WEB_API) && history
+        }
+        Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => false,
+    };
+    if granted { Ok(access) } else { Err(ApiError::Forbidden) }
+}
+
+/// The token of `Authorization: Bearer …`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Appends `text` as a JSON string.
+pub fn push_json_string(out: &mut String, text: &str) {
+    let escape = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
+    if text.bytes().any(escape) {
+        // A string always has a JSON form.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
+}
+
+#[cfg(test)]
+#[path = "admit_tests.rs"]
+mod tests;

@@ -1,0 +1,48 @@
+//! Reading of request bodies: bounded in size and in time.
+
+use std::time::Duration;
+
+use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
+use actix_web::web::{Bytes, BytesMut, Payload};
+use futures_util::StreamExt;
+
+use crate::errors::ApiError;
+
+/// Reads a body of at most `bytes_max` bytes that arrives within `patience`.
+pub async fn read(
+    headers: &HeaderMap,
+    payload: Payload,
+    bytes_max: usize,
+    patience: Duration,
+) -> Result<Bytes, ApiError> {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let declared = declared.and_then(|length| length.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > bytes_max) {
+        return Err(ApiError::TooLarge);
+    }
+    match tokio::time::timeout(patience, gather(payload, bytes_max)).await {
+        Ok(body) => body,
+        Err(_elapsed) => Err(ApiError::RequestTimeout),
+    }
+}
+
+async fn gather(mut payload: Payload, bytes_max: usize) -> Result<Bytes, ApiError> {
+    // Nearly every body arrives in one piece, which is then not copied.
+    let Some(first) = payload.next().await else { return Ok(Bytes::new()) };
+    let first = first.map_err(|_| ApiError::BadJson)?;
+    if first.len() > bytes_max {
+        return Err(ApiError::TooLarge);
+    }
+    let Some(second) = payload.next().await else { return Ok(first) };
+    let mut body = BytesMut::from(first);
+    let mut next = Some(second);
+    while let Some(piece) = next {
+        let piece = piece.map_err(|_| ApiError::BadJson)?;
+        if body.len().saturating_add(piece.len()) > bytes_max {
+            return Err(ApiError::TooLarge);
+        }
+        body.extend_from_slice(&piece);
+        next = payload.next().await;
+    }
+    Ok(body.freeze())
+}

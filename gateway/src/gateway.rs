@@ -1,0 +1,46 @@
+//! What every request of the public listener works with.
+
+use std::sync::Arc;
+
+use actix_web::web::Bytes;
+use engine::calendar::Clock;
+use engine::engine::Engine;
+use tokio::sync::Semaphore;
+
+use crate::metrics::Metrics;
+use crate::peer::TrustedProxies;
+use crate::settings::{Dialect, Limits};
+use crate::tokens::Tokens;
+
+/// Questions to the history that may block a thread at the same time; more wait for their deadline.
+pub const HISTORY_CALLS_MAX: usize = 16;
+
+/// The public side of a server.
+pub struct Gateway {
+    /// The engine.
+    pub engine: Engine,
+    /// The clock that the engine goes by.
+    pub clock: Arc<dyn Clock>,
+    /// Gives out and recognises access tokens.
+    pub tokens: Tokens,
+    /// Whose word on addresses counts.
+    pub proxies: TrustedProxies,
+    /// The choices that the documents leave open.
+    pub dialect: Dialect,
+    /// The limits of requests.
+    pub limits: Limits,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Permits for questions to the history, [`HISTORY_CALLS_MAX`] of them.
+    pub history_calls: Semaphore,
+    /// The public documents.
+    pub documents: Documents,
+}
+
+/// Documents that stay the same while a server runs.
+pub struct Documents {
+    /// `/.well-known/openid-configuration`
+    pub discovery: Bytes,
+    /// `/.well-known/jwks.json`
+    pub public_keys: Bytes,
+}

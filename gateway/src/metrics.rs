@@ -1,0 +1,328 @@
+//! What the server counts, in the words of the glossary; read at `/metrics`.
+//!
+//! The handles of every method and outcome are resolved once, so that a request pays two atomic
+//! additions and no look-up of a label.
+
+use std::time::Duration;
+
+use engine::calendar::Timestamp;
+use engine::engine::EngineStatus;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::errors::ApiError;
+
+/// What was called.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Call {
+    /// `/api/CancelTransaction`
+    Cancel,
+    /// `/api/CheckClientBenefits`
+    Check,
+    /// `/api/v2/checks`
+    Checks,
+    /// `/api/ConfirmTransaction`
+    Confirm,
+    /// `/.well-known/openid-configuration`
+    Discovery,
+    /// `/.well-known/jwks.json`
+    PublicKeys,
+    /// `/api/GetOrganizationServices`
+    Services,
+    /// `/connect/token`
+    Token,
+    /// `/api/GetTransactions`
+    Transactions,
+    /// Any other path.
+    Unknown,
+}
+
+impl Call {
+    const ALL: [Call; 10] = [
+        Call::Cancel,
+        Call::Check,
+        Call::Checks,
+        Call::Confirm,
+        Call::Discovery,
+        Call::PublicKeys,
+        Call::Services,
+        Call::Token,
+        Call::Transactions,
+        Call::Unknown,
+    ];
+
+    /// The call that a path names.
+    pub fn at(path: &str) -> Call {
+        match path {
+            "/api/CheckClientBenefits" => Call::Check,
+            "/api/ConfirmTransaction" => Call::Confirm,
+            "/api/CancelTransaction" => Call::Cancel,
+            "/api/GetOrganizationServices" => Call::Services,
+            "/api/GetTransactions" => Call::Transactions,
+            "/api/v2/checks" => Call::Checks,
+            "/connect/token" => Call::Token,
+            "/.well-known/openid-configuration" => Call::Discovery,
+            "/.well-known/jwks.json" => Call::PublicKeys,
+            _ => Call::Unknown,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Call::Cancel => "cancel",
+            Call::Check => "check",
+            Call::Checks => "checks",
+            Call::Confirm => "confirm",
+            Call::Discovery => "discovery",
+            Call::PublicKeys => "public_keys",
+            Call::Services => "services",
+            Call::Token => "token",
+            Call::Transactions => "transactions",
+            Call::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// resultCode 5.
+    CardInactive,
+    /// As it was wished for.
+    Done,
+    /// resultCode 2.
+    HolderNotFound,
+    /// resultCode 1.
+    NoBenefit,
+    /// resultCode 7.
+    OrganizationUnknown,
+    /// resultCode 8.
+    ServiceUnknown,
+    /// No token was given out.
+    TokenRefused,
+    /// resultCode 6.
+    Unavailable,
+    /// An error of the transport.
+    Error(ApiError),
+}
+
+impl Outcome {
+    const RESULTS: [Outcome; 8] = [
+        Outcome::CardInactive,
+        Outcome::Done,
+        Outcome::HolderNotFound,
+        Outcome::NoBenefit,
+        Outcome::OrganizationUnknown,
+        Outcome::ServiceUnknown,
+        Outcome::TokenRefused,
+        Outcome::Unavailable,
+    ];
+
+    fn all() -> impl Iterator<Item = Outcome> {
+        Outcome::RESULTS.into_iter().chain(ApiError::ALL.map(Outcome::Error))
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Outcome::CardInactive => 0,
+            Outcome::Done => 1,
+            Outcome::HolderNotFound => 2,
+            Outcome::NoBenefit => 3,
+            Outcome::OrganizationUnknown => 4,
+            Outcome::ServiceUnknown => 5,
+            Outcome::TokenRefused => 6,
+            Outcome::Unavailable => 7,
+            Outcome::Error(error) => Outcome::RESULTS.len() + error as usize,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Outcome::CardInactive => "card_inactive",
+            Outcome::Done => "done",
+            Outcome::HolderNotFound => "holder_not_found",
+            Outcome::NoBenefit => "no_benefit",
+            Outcome::OrganizationUnknown => "organization_unknown",
+            Outcome::ServiceUnknown => "service_unknown",
+            Outcome::TokenRefused => "token_refused",
+            Outcome::Unavailable => "result_unavailable",
+            Outcome::Error(error) => error.wire().label,
+        }
+    }
+}
+
+/// The counters of one server.
+pub struct Metrics {
+    registry: Registry,
+    calls: Vec<CallMetrics>,
+    batch_items: IntCounter,
+    fields_ignored: IntCounter,
+    engine: EngineMetrics,
+}
+
+struct CallMetrics {
+    outcomes: Vec<IntCounter>,
+    seconds: Histogram,
+}
+
+/// What is copied from the engine's status when somebody asks.
+struct EngineMetrics {
+    ready: IntGauge,
+    holders: IntGauge,
+    revision: IntGauge,
+    transactions: IntGauge,
+    waiting: IntGaugeVec,
+    up: IntGaugeVec,
+    frames: IntCounter,
+    records: IntCounter,
+    openings_dropped: IntCounter,
+    snapshot_age: IntGauge,
+}
+
+impl Metrics {
+    /// Fresh counters.
+    pub fn new() -> Result<Metrics, prometheus::Error> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new("eligo_requests_total", "Requests by method and outcome"),
+            &["method", "outcome"],
+        )?;
+        let latency = HistogramOpts::new("eligo_request_seconds", "Time to answer")
+            .buckets(prometheus::exponential_buckets(0.000_025, 2.0, 18)?);
+        let latency = HistogramVec::new(latency, &["method"])?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(latency.clone()))?;
+        let calls = Call::ALL.map(|call| CallMetrics {
+            outcomes: Outcome::all()
+                .map(|outcome| requests.with_label_values(&[call.label(), outcome.label()]))
+                .collect(),
+            seconds: latency.with_label_values(&[call.label()]),
+        });
+        Ok(Metrics {
+            batch_items: counter(&registry, "eligo_batch_items_total", "Checks inside batches")?,
+            fields_ignored: counter(
+                &registry,
+                "eligo_leniency_field_for_type_total",
+                "Requests with fields that their connection type may not send",
+            )?,
+            engine: EngineMetrics::new(&registry)?,
+            calls: calls.into(),
+            registry,
+        })
+    }
+
+    /// Counts an answered call.
+    pub fn answered(&self, call: Call, outcome: Outcome, after: Duration) {
+        let Some(metrics) = self.calls.get(call as usize) else { return };
+        if let Some(counter) = metrics.outcomes.get(outcome.index()) {
+            counter.inc();
+        }
+        metrics.seconds.observe(after.as_secs_f64());
+    }
+
+    /// Counts an item of a batch; `lenient` where fields of it were ignored.
+    pub fn item_checked(&self, lenient: bool) {
+        self.batch_items.inc();
+        if lenient {
+            self.field_ignored();
+        }
+    }
+
+    /// Counts a request with fields that were ignored (C-12).
+    pub fn field_ignored(&self) {
+        self.fields_ignored.inc();
+    }
+
+    /// Everything in the text format of Prometheus.
+    pub fn print(
+        &self,
+        status: &EngineStatus,
+        now: Timestamp,
+    ) -> Result<String, prometheus::Error> {
+        self.engine.take(status, now);
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl EngineMetrics {
+    fn new(registry: &Registry) -> Result<EngineMetrics, prometheus::Error> {
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let by_shard = |name: &str, help: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &["shard"])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        Ok(EngineMetrics {
+            ready: gauge("eligo_ready", "1 while everything promised is available")?,
+            holders: gauge("eligo_holders", "Holders in the registry")?,
+            revision: gauge("eligo_registry_revision", "Revision of the registry")?,
+            transactions: gauge("eligo_transactions", "Transactions in memory")?,
+            waiting: by_shard("eligo_shard_waiting", "Commands that wait for a shard")?,
+            up: by_shard("eligo_shard_up", "1 while a shard takes commands")?,
+            frames: counter(registry, "eligo_journal_frames_total", "Frames appended")?,
+            records: counter(registry, "eligo_journal_records_total", "Records appended")?,
+            openings_dropped: counter(
+                registry,
+                "eligo_openings_dropped_total",
+                "Opened transactions that were not journaled",
+            )?,
+            snapshot_age: gauge("eligo_snapshot_age_seconds", "Age of the last snapshot, or -1")?,
+        })
+    }
+
+    fn take(&self, status: &EngineStatus, now: Timestamp) {
+        let whole = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.ready.set(i64::from(status.ready));
+        self.holders.set(whole(status.holders));
+        self.revision.set(i64::try_from(status.revision.0).unwrap_or(i64::MAX));
+        self.transactions.set(whole(status.transactions));
+        for (shard, shard_status) in status.shards.iter().enumerate() {
+            let shard = shard.to_string();
+            self.waiting.with_label_values(&[&shard]).set(whole(shard_status.waiting));
+            self.up.with_label_values(&[&shard]).set(i64::from(shard_status.up));
+        }
+        let raise = |counter: &IntCounter, to: u64| {
+            counter.inc_by(to.saturating_sub(counter.get()));
+        };
+        raise(&self.frames, status.frames);
+        raise(&self.records, status.records);
+        raise(&self.openings_dropped, status.openings_dropped);
+        let age = status.snapshot_at.map(|at| now.unix_seconds() - at.unix_seconds());
+        self.snapshot_age.set(age.unwrap_or(-1));
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    let counter = IntCounter::new(name, help)?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_and_outcome_has_its_own_counter() {
+        for (at, call) in Call::ALL.into_iter().enumerate() {
+            assert_eq!(call as usize, at);
+        }
+        for (at, outcome) in Outcome::all().enumerate() {
+            assert_eq!(outcome.index(), at);
+        }
+        let metrics = Metrics::new().unwrap();
+        metrics.answered(Call::Check, Outcome::NoBenefit, Duration::from_micros(40));
+        metrics.answered(Call::Token, Outcome::Error(ApiError::Unavailable), Duration::ZERO);
+        let text = TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap();
+        let check = |line: &str| assert!(text.contains(line), "{line}");
+        check("eligo_requests_total{method=\"check\",outcome=\"no_benefit\"} 1");
+        check("eligo_requests_total{method=\"token\",outcome=\"unavailable\"} 1");
+        check("eligo_request_seconds_count{method=\"check\"} 1");
+    }
+}

@@ -1,0 +1,264 @@
+//! A server as a library: started and stopped inside the process that calls it.
+//!
+//! One thread runs both listeners; the workers of the public one are threads of their own. Sockets
+//! are bound before anything else, so that a taken address is known at once, and listen only when
+//! the engine answers.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use engine::engine::Engine;
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Semaphore;
+
+use crate::admin::{self, Administration};
+use crate::api;
+use crate::clock::ManualClock;
+use crate::connect;
+use crate::gateway::{Documents, Gateway, HISTORY_CALLS_MAX};
+use crate::metrics::Metrics;
+use crate::node::{self, Node, NodeError, RegistryError};
+use crate::settings::{Limits, Settings, SettingsError};
+use crate::tls;
+use crate::tokens::{TokenError, TokenSettings, Tokens};
+use crate::upkeep::Upkeep;
+
+/// Connections of the administration listener.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+/// Starts servers.
+pub struct Server;
+
+impl Server {
+    /// Recovers the state, imports what is to be imported, and answers when this returns; blocks.
+    pub fn start(settings: Settings) -> Result<RunningServer, ServerError> {
+        let http = bind("http", settings.http)?;
+        let admin = bind("admin", settings.admin)?;
+        let tls = settings.tls.as_ref().map(tls::config).transpose()?;
+        let http_addr = local_address(&http)?;
+        let admin_addr = local_address(&admin)?;
+        let node = Node::open(&settings)?;
+        for path in &settings.import {
+            let report = node::import(&node.engine, path)?;
+            tracing::info!(
+                lines = report.lines,
+                changes = report.changes,
+                "a registry was imported"
+            );
+        }
+        let gateway = Arc::new(gateway(&settings, &node, http_addr)?);
+        let upkeep = Upkeep::start(node.engine.clone(), settings.snapshots)?;
+        let administration = Arc::new(Administration {
+            gateway: Arc::clone(&gateway),
+            manual_clock: node.manual_clock.clone(),
+            token: settings.admin_token.clone(),
+            data_dir: settings.data_dir.clone(),
+            import_bytes_max: settings.limits.import_bytes_max,
+            imports: Semaphore::new(1),
+        });
+        http.listen(settings.limits.backlog)?;
+        admin.listen(settings.limits.backlog)?;
+        let listeners = Listeners { http: http.into(), admin: admin.into(), tls };
+        let (handles, thread) = run(listeners, gateway, administration)?;
+        Ok(RunningServer {
+            http_addr,
+            admin_addr,
+            engine: node.engine,
+            manual_clock: node.manual_clock,
+            handles,
+            upkeep,
+            thread,
+        })
+    }
+}
+
+/// A server that answers.
+pub struct RunningServer {
+    /// Where the public listener is.
+    pub http_addr: SocketAddr,
+    /// Where the administration listener is.
+    pub admin_addr: SocketAddr,
+    /// The engine.
+    pub engine: Engine,
+    /// Its clock, where it is set by hand.
+    pub manual_clock: Option<Arc<ManualClock>>,
+    handles: [ServerHandle; 2],
+    upkeep: Upkeep,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl RunningServer {
+    /// Stops accepting, answers what is in hand, makes everything durable.
+    pub async fn stop(self) -> io::Result<()> {
+        let [http, admin] = &self.handles;
+        futures_util::future::join(http.stop(true), admin.stop(true)).await;
+        self.upkeep.stop();
+        self.engine.stop();
+        match self.thread.join() {
+            Ok(end) => end,
+            Err(_panic) => Err(io::Error::other("the thread of the listeners had panicked")),
+        }
+    }
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A file that was to be imported is wrong.
+    #[error("a registry file cannot be imported")]
+    Import(RegistryError),
+    /// The machine refuses threads or sockets.
+    #[error("the server cannot start")]
+    Io(#[from] io::Error),
+    /// The counters cannot be made.
+    #[error("the metrics cannot start")]
+    Metrics(#[from] prometheus::Error),
+    /// There is no engine.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A setting turned out to be unusable.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// No tokens can be given out.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+}
+
+impl From<RegistryError> for ServerError {
+    fn from(error: RegistryError) -> ServerError {
+        ServerError::Import(error)
+    }
+}
+
+struct Listeners {
+    http: TcpListener,
+    admin: TcpListener,
+    tls: Option<ServerConfig>,
+}
+
+fn gateway(
+    settings: &Settings,
+    node: &Node,
+    http_addr: SocketAddr,
+) -> Result<Gateway, ServerError> {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let address = || format!("{scheme}://{http_addr}");
+    let token_settings = TokenSettings {
+        issuer: settings.public_base_url.clone().unwrap_or_else(address),
+        lifetime_seconds: settings.token_lifetime_seconds,
+        verified_max: settings.token_cache_max,
+    };
+    let tokens = Tokens::new(&node.keys, token_settings)?;
+    let documents = Documents {
+        discovery: connect::discovery(tokens.issuer()).into(),
+        public_keys: tokens.public_keys()?.into(),
+    };
+    Ok(Gateway {
+        engine: node.engine.clone(),
+        clock: Arc::clone(&node.clock),
+        tokens,
+        proxies: settings.trusted_proxies.clone(),
+        dialect: settings.dialect,
+        limits: settings.limits,
+        metrics: Metrics::new()?,
+        history_calls: Semaphore::new(HISTORY_CALLS_MAX),
+        documents,
+    })
+}
+
+/// Reserves an address without listening on it yet.
+fn bind(setting: &str, address: SocketAddr) -> Result<Socket, SettingsError> {
+    let bound = || -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restarted server must not wait for connections of the one before to time out.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    bound().map_err(|error| SettingsError::new(setting, format!("cannot be bound: {error}")))
+}
+
+fn local_address(socket: &Socket) -> Result<SocketAddr, ServerError> {
+    let address = socket.local_addr()?.as_socket();
+    Ok(address.ok_or_else(|| io::Error::other("a socket without an address"))?)
+}
+
+type Running = ([ServerHandle; 2], JoinHandle<io::Result<()>>);
+
+/// Runs both listeners on a thread of their own.
+fn run(
+    listeners: Listeners,
+    gateway: Arc<Gateway>,
+    administration: Arc<Administration>,
+) -> Result<Running, ServerError> {
+    let (tell, told) = mpsc::channel();
+    let run = move || {
+        actix_web::rt::System::new().block_on(async move {
+            let limits = gateway.limits;
+            let public = public_server(gateway, listeners.http, listeners.tls);
+            let admin = admin_server(administration, listeners.admin, &limits);
+            match (public, admin) {
+                (Ok(public), Ok(admin)) => {
+                    // The starter waits for exactly this message.
+                    let _waits = tell.send(Ok([public.handle(), admin.handle()]));
+                    let (public, admin) = futures_util::future::join(public, admin).await;
+                    public.and(admin)
+                }
+                (Err(error), _) | (_, Err(error)) => {
+                    let _waits = tell.send(Err(error));
+                    Ok(())
+                }
+            }
+        })
+    };
+    let thread = thread::Builder::new().name("listeners".to_string()).spawn(run)?;
+    let handles = told.recv().map_err(|_| io::Error::other("the listeners did not start"))??;
+    Ok((handles, thread))
+}
+
+fn public_server(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    tls: Option<ServerConfig>,
+) -> io::Result<actix_web::dev::Server> {
+    let limits = gateway.limits;
+    let app =
+        move || App::new().app_data(Arc::clone(&gateway)).default_service(web::to(api::dispatch));
+    let server = HttpServer::new(app)
+        .workers(limits.workers)
+        .max_connections(limits.connections_max)
+        .keep_alive(limits.keep_alive)
+        .client_request_timeout(limits.header_timeout)
+        .tls_handshake_timeout(limits.header_timeout)
+        .tcp_nodelay(true)
+        .shutdown_timeout(limits.shutdown.as_secs().max(1))
+        .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
+}
+
+fn admin_server(
+    administration: Arc<Administration>,
+    listener: TcpListener,
+    limits: &Limits,
+) -> io::Result<actix_web::dev::Server> {
+    let app = move || {
+        App::new().app_data(Arc::clone(&administration)).default_service(web::to(admin::dispatch))
+    };
+    let server = HttpServer::new(app)
+        .workers(1)
+        .max_connections(ADMIN_CONNECTIONS_MAX)
+        .client_request_timeout(limits.header_timeout)
+        .shutdown_timeout(limits.shutdown.as_secs().max(1))
+        .disable_signals();
+    Ok(server.listen(listener)?.run())
+}
