@@ -17,7 +17,7 @@ use crate::decide::{Decision, Explanation, decide, explain};
 use crate::history::{Freshness, History, Settled};
 use crate::ids::{PartitionId, RevisionId, ShardId, TransactionId};
 use crate::import::{ImportError, ImportReport, PreparedImport, Recorded, Registrar};
-use crate::journal::{Journal, JournalError, Position};
+use crate::journal::{Journal, Position, Tenure};
 use crate::keys::Keys;
 use crate::ledger::{Entry, LedgerSettings};
 use crate::limits::{CHECKED_TTL_SECONDS, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX};
@@ -49,6 +49,8 @@ pub struct Ports {
     pub journal: Arc<dyn Journal>,
     /// Keeps the state so that the journal can be cut.
     pub snapshots: Arc<dyn SnapshotStore>,
+    /// The ownership of the partition, from [`Journal::acquire`].
+    pub tenure: Tenure,
 }
 
 /// How an engine is sized.
@@ -94,14 +96,13 @@ struct Inner {
 impl Engine {
     /// Recovers the state and starts the shards; blocks until the engine answers.
     pub fn start(settings: &Settings, ports: Ports, keys: Keys) -> Result<Engine, StartError> {
-        let Ports { clock, history, journal, snapshots } = ports;
+        let Ports { clock, history, journal, snapshots, tenure } = ports;
         let ledger_settings = LedgerSettings {
             checked_ttl_seconds: settings.checked_ttl_seconds,
             transactions_max: settings.transactions_max,
             shard_count: settings.shard_count,
         };
         let id = settings.partition;
-        let tenure = journal.acquire(id)?;
         let sources = Sources { journal: &*journal, snapshots: &*snapshots, partition: id };
         let recovered = recover(sources, ledger_settings, Extent::Whole)?;
 
@@ -533,9 +534,6 @@ pub enum StartError {
     /// The journal could be read but takes no append.
     #[error("the journal takes no append")]
     FirstAppend,
-    /// The journal cannot be taken.
-    #[error("the journal cannot be taken")]
-    Journal(#[from] JournalError),
     /// The state cannot be recovered.
     #[error("the state cannot be recovered")]
     Recovery(#[from] RecoveryError),

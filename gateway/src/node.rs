@@ -10,11 +10,12 @@ use engine::calendar::Clock;
 use engine::engine::Engine;
 use engine::import::{ImportError, ImportReport};
 use engine::registry::fault::LineError;
+use snapshots::journal::EmbeddedJournal;
 
 use crate::clock::{ManualClock, SystemClock};
 use crate::keys::{KeyRing, KeysError};
 use crate::settings::{ClockSetting, Settings};
-use crate::storage::{self, StorageError};
+use crate::storage::{self, Storage, StorageError};
 
 /// Bytes read ahead of a registry file.
 const READ_AHEAD_BYTES: usize = 1 << 20;
@@ -23,6 +24,8 @@ const READ_AHEAD_BYTES: usize = 1 << 20;
 pub struct Node {
     /// The engine.
     pub engine: Engine,
+    /// Its journal, for the figures.
+    pub journal: Arc<EmbeddedJournal>,
     /// The clock that it goes by.
     pub clock: Arc<dyn Clock>,
     /// The same, where it is set by hand.
@@ -43,9 +46,9 @@ impl Node {
             None => Arc::new(SystemClock),
         };
         let keys = KeyRing::open(&settings.data_dir)?;
-        let ports = storage::open(settings, Arc::clone(&clock))?;
+        let Storage { ports, journal } = storage::open(settings, Arc::clone(&clock))?;
         let engine = Engine::start(&settings.engine, ports, keys.engine.clone())?;
-        Ok(Node { engine, clock, manual_clock, keys })
+        Ok(Node { engine, journal, clock, manual_clock, keys })
     }
 }
 

@@ -1,21 +1,57 @@
 //! What an engine keeps its state in, put together in one place.
 
+use std::io;
 use std::sync::Arc;
 
 use engine::calendar::Clock;
 use engine::engine::Ports;
+use engine::journal::{Journal, JournalError};
+use snapshots::history::{HistoryOpenError, HistoryOptions, StoredHistory};
+use snapshots::journal::{EmbeddedJournal, JournalOptions};
+use snapshots::sled_snapshots::SledSnapshots;
 
 use crate::settings::Settings;
 
+/// Opened storage: the ports of the engine, and the journal for its figures.
+pub struct Storage {
+    /// What the engine is started with.
+    pub ports: Ports,
+    /// The journal among the ports.
+    pub journal: Arc<EmbeddedJournal>,
+}
+
 /// Opens journal, snapshots and history below the data directory; blocks.
-pub fn open(_settings: &Settings, _clock: Arc<dyn Clock>) -> Result<Ports, StorageError> {
-    Err(StorageError::NotLinked)
+pub fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Storage, StorageError> {
+    let directory = &settings.data_dir;
+    let partition = settings.engine.partition;
+    let journal = EmbeddedJournal::open(&directory.join("journal"), JournalOptions::default())?;
+    let journal = Arc::new(journal);
+    let tenure = journal.acquire(partition)?;
+    let snapshots = SledSnapshots::open(&directory.join("snapshots"))?;
+    let shared: Arc<dyn Journal> = Arc::<EmbeddedJournal>::clone(&journal);
+    let options = HistoryOptions::default();
+    let history =
+        StoredHistory::open(&directory.join("history"), Arc::clone(&shared), partition, options)?;
+    let ports = Ports {
+        clock,
+        history: Arc::new(history),
+        journal: shared,
+        snapshots: Arc::new(snapshots),
+        tenure,
+    };
+    Ok(Storage { ports, journal })
 }
 
 /// Why there is no storage.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// This build has none.
-    #[error("storage is not linked")]
-    NotLinked,
+    /// The history cannot be opened.
+    #[error("the history cannot be opened")]
+    History(#[from] HistoryOpenError),
+    /// Files cannot be made or opened.
+    #[error("the data directory cannot be used")]
+    Io(#[from] io::Error),
+    /// The journal cannot be taken.
+    #[error("the journal cannot be taken")]
+    Journal(#[from] JournalError),
 }

@@ -12,8 +12,10 @@ use engine::command::{
 use engine::engine::{Engine, Ports, Settings};
 use engine::identifier::{Digest, DigestKey};
 use engine::ids::{
-    CategoryId, HolderId, Kopecks, OrganizationId, ServiceId, ShardId, TerminalId, TransactionId,
+    CategoryId, HolderId, Kopecks, OrganizationId, PartitionId, ServiceId, ShardId, TerminalId,
+    TransactionId,
 };
+use engine::journal::Journal;
 use engine::keys::{Keys, SecretKey};
 use engine::shard_actor::Fault;
 use engine::transaction::Amounts;
@@ -45,6 +47,7 @@ impl Node {
             history: Arc::new(MemoryHistory(journal.clone())),
             journal: Arc::new(journal.clone()),
             snapshots: Arc::new(snapshots.clone()),
+            tenure: journal.acquire(PartitionId(0)).unwrap(),
         };
         let engine = Engine::start(&Settings::default(), ports, keys()).unwrap();
         Node { engine, clock, journal, snapshots }

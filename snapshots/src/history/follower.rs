@@ -183,7 +183,7 @@ impl Follower {
                 let read = Record::read(record)
                     .map_err(|error| FollowError::Record { at: stored.at, error })?;
                 if matches!(read, Record::Event(Event::Cancelled(_) | Event::Confirmed(_))) {
-                    engine::journal::push_record(&mut gathered.records, |out| {
+                    engine::entries::push_entry(&mut gathered.records, |out| {
                         out.extend_from_slice(record);
                     });
                     gathered.builder.extend(&gathered.records, 1);
