@@ -124,10 +124,16 @@ impl Engine {
             shard.open();
         }
         let halted = partition.shards().iter().map(|_| AtomicBool::new(false)).collect();
-        let stop = AtomicBool::new(false);
-        let settings = ledger_settings;
-        let caretaker = Caretaker { partition, journal, snapshots, id, settings, stop, halted };
-        let caretaker = Arc::new(caretaker);
+        let caretaker = Arc::new(Caretaker {
+            partition,
+            journal,
+            snapshots,
+            id,
+            settings: ledger_settings,
+            stopping: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            halted,
+        });
         let threads = [
             spawn("committer", {
                 let caretaker = caretaker.clone();
@@ -504,6 +510,7 @@ impl Inner {
 
     fn stop(&self) {
         let partition = &self.caretaker.partition;
+        self.caretaker.stopping.store(true, Ordering::Release);
         // Whole batches reach the committer before it is told to end.
         partition.shards().iter().for_each(|shard| shard.between_batches(|| shard.close()));
         self.caretaker.stop.store(true, Ordering::Release);

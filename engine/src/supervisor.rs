@@ -38,7 +38,9 @@ pub struct Caretaker {
     pub id: PartitionId,
     /// How the ledger is sized.
     pub settings: LedgerSettings,
-    /// Raised when the engine stops.
+    /// Raised when the engine begins to stop: closed shards are meant to be closed.
+    pub stopping: AtomicBool,
+    /// Raised when the committer has all that it will get.
     pub stop: AtomicBool,
     /// Shards that are not to be rebuilt for now, by number.
     pub halted: Box<[AtomicBool]>,
@@ -127,7 +129,7 @@ pub fn run(caretaker: &Caretaker) {
     let shards = caretaker.partition.shards();
     let mut seen: Vec<Progress> = shards.iter().map(|shard| Progress::of(shard)).collect();
     let mut swept = Instant::now();
-    while !caretaker.stop.load(Ordering::Acquire) {
+    while !caretaker.stopping.load(Ordering::Acquire) {
         std::thread::sleep(PERIOD);
         if caretaker.partition.has_failed() {
             continue;
@@ -136,6 +138,9 @@ pub fn run(caretaker: &Caretaker) {
             let stuck = seen.is_stuck(shard);
             if shard.is_up() && shard.has_worker() && !stuck {
                 continue;
+            }
+            if caretaker.stopping.load(Ordering::Acquire) {
+                return;
             }
             shard.close();
             if !halted.load(Ordering::Acquire) {

@@ -146,9 +146,11 @@ impl Journal for MemoryJournal {
     }
 }
 
-/// Snapshots in memory.
+/// Snapshots in memory. Cloning shares them.
 #[derive(Clone, Default)]
-pub struct MemorySnapshots(Arc<Mutex<BTreeMap<u64, (SnapshotInfo, Vec<SnapshotPart>)>>>);
+pub struct MemorySnapshots(Arc<Mutex<Generations>>);
+
+type Generations = BTreeMap<u64, (SnapshotInfo, Vec<SnapshotPart>)>;
 
 impl MemorySnapshots {
     /// Damages the newest one, so that recovery needs the one before.

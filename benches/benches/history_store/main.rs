@@ -242,7 +242,10 @@ impl Source {
             category: CategoryId(20 + (probe.holder % 30) as u32),
             holder: HolderId(probe.holder),
             checked_at: Timestamp(probe.at - 20_000_000),
-            limit_period: probe.holder.is_multiple_of(4).then_some(LimitPeriod { first: Day(20_000), last: Day(20_006) }),
+            limit_period: probe
+                .holder
+                .is_multiple_of(4)
+                .then_some(LimitPeriod { first: Day(20_000), last: Day(20_006) }),
         };
         let confirmation = Confirmation { transaction, confirmed_at: Timestamp(probe.at), amounts };
         let mut bytes = Vec::with_capacity(80);

@@ -288,7 +288,7 @@ const UNFINISHED: &str = "next.unfinished";
 
 #[cfg(test)]
 mod tests {
-    use engine::journal::{BatchId, Epoch, FrameBuilder, push_record};
+    use engine::journal::{BatchId, Epoch, FrameBuilder};
 
     use super::*;
 
@@ -402,7 +402,9 @@ mod tests {
     fn fill(archive: &mut Archive, numbers: std::ops::RangeInclusive<u64>) {
         for number in numbers {
             let mut bytes = Vec::new();
-            push_record(&mut bytes, |out| out.extend_from_slice(&number.to_le_bytes()));
+            engine::entries::push_entry(&mut bytes, |out| {
+                out.extend_from_slice(&number.to_le_bytes())
+            });
             let mut builder = FrameBuilder::new();
             builder.extend(&bytes, 1);
             let frame = builder.finish(Epoch(1), BatchId(number));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use engine::ids::PartitionId;
 use engine::journal::{
     AppendError, BatchId, Epoch, Frame, FrameBuilder, Journal, JournalError, Position, StoredFrame,
-    Tenure, push_record,
+    Tenure,
 };
 use snapshots::journal::{EmbeddedJournal, JournalOptions};
 
@@ -86,7 +86,7 @@ pub fn frame(epoch: Epoch, mark: Mark, size: u64) -> Frame {
     let mut builder = FrameBuilder::new();
     for record in 0..1 + mark % 3 {
         let mut bytes = Vec::new();
-        push_record(&mut bytes, |out| {
+        engine::entries::push_entry(&mut bytes, |out| {
             out.extend_from_slice(&mark.to_le_bytes());
             out.resize(out.len() + usize::try_from(size + record).unwrap(), 0xa5);
         });
