@@ -20,7 +20,7 @@ use engine::journal::{
     StoredFrame, Tenure,
 };
 use engine::record::{ImportPart, Record};
-use engine::transaction::{Amounts, Cancellation, Confirmation, Event, Transaction};
+use engine::transaction::{Amounts, Cancellation, Confirmation, Event, LimitPeriod, Transaction};
 use snapshots::history::{HistoryOpenError, HistoryOptions, StoredHistory};
 
 #[test]
@@ -377,7 +377,8 @@ impl World {
             category: CategoryId(20),
             holder,
             checked_at: Timestamp(0),
-            limit_period: Some(Day(20_000)).filter(|_| self.random.below(2) == 0),
+            limit_period: Some(LimitPeriod { first: Day(20_000), last: Day(20_006) })
+                .filter(|_| self.random.below(2) == 0),
         };
         let price = Some(Kopecks(self.random.below(100_000)));
         Confirmation {
