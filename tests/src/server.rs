@@ -1,0 +1,129 @@
+//! The real server as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::http::{Client, Response};
+
+/// The bearer token of administration in every test.
+pub const ADMIN_TOKEN: &str = "admin-of-the-tests";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The binary `eligo`, built in the profile of this test.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // target/PROFILE/deps/this-test
+        let test = std::env::current_exe().unwrap();
+        let profile = test.ancestors().nth(2).unwrap().to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "gateway", "--bin", "eligo"]);
+        build.arg("--target-dir").arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+        assert!(build.status().unwrap().success(), "the server does not build");
+        profile.join("eligo")
+    })
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    child: Child,
+    /// The public listener.
+    pub http: SocketAddr,
+    /// The listener of administration.
+    pub admin: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on `data_dir` with more arguments, and waits until it answers.
+    pub fn start(data_dir: &Path, arguments: &[&str]) -> Server {
+        let mut command = Command::new(binary());
+        command.arg("serve").arg("--data-dir").arg(data_dir);
+        command.args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--admin-token", ADMIN_TOKEN, "--log", "warn"]).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if line.starts_with("ready ") {
+                    let _ = sender.send(line);
+                }
+            }
+        });
+        let line = receiver.recv_timeout(START_TIMEOUT).expect("the server did not get ready");
+        let address = |name: &str| {
+            let prefix = format!("{name}=");
+            let field = line.split_whitespace().find_map(|field| field.strip_prefix(&prefix));
+            field.unwrap().parse().unwrap()
+        };
+        Server { http: address("http"), admin: address("admin"), child }
+    }
+
+    /// A server with fixture "F" and its frozen clock.
+    pub fn start_with_fixture(data_dir: &Path) -> Server {
+        let registry = data_dir.join("fixture.ndjson");
+        std::fs::create_dir_all(data_dir).unwrap();
+        std::fs::write(&registry, crate::fixture::REGISTRY).unwrap();
+        let clock = format!("manual:{}", crate::fixture::NOW);
+        let registry = registry.display().to_string();
+        Server::start(data_dir, &["--clock", &clock, "--import", &registry])
+    }
+
+    /// Sets the clock.
+    pub fn set_clock(&self, now: &str) {
+        let answer = self.administer("/admin/clock", &format!(r#"{{"now":"{now}"}}"#));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// Imports more lines.
+    pub fn import(&self, lines: &str) -> Response {
+        self.administer("/admin/import", lines)
+    }
+
+    fn administer(&self, path: &str, body: &str) -> Response {
+        let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
+        Client::connect(self.admin).post(path, &[&authorization], body.as_bytes())
+    }
+
+    /// A connection to the public listener.
+    pub fn client(&self) -> Client {
+        Client::connect(self.http)
+    }
+
+    /// A token for an organization.
+    pub fn token(&self, client_id: &str, secret: &str, scope: &str) -> String {
+        let answer = self.client().token(client_id, secret, scope);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Kills the process as a power cut would end it.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends the process by SIGTERM; returns its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A process that has ended cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
