@@ -291,7 +291,7 @@ fn what_sled_makes_of_garbage_is_an_error_or_the_truth() {
     // Damage that the marker does not show can only be a fault of ours; sled answers it with
     // panics, with errors, and with databases that open and are empty.
     let (directory, _store, generations) = two_generations();
-    let (mut errors, mut panics) = (0, 0);
+    let mut errors = 0;
     for round in 0_usize..60 {
         let harmed = TempDir::new().unwrap();
         copy(directory.path(), harmed.path());
@@ -310,13 +310,13 @@ fn what_sled_makes_of_garbage_is_an_error_or_the_truth() {
         let store = SledSnapshots::open(harmed.path()).unwrap();
         match read(&store, generations[1]) {
             Ok(found) => assert!(found == parts(2, 300), "round {round}"),
-            Err(SnapshotError::Damaged(what)) if what.contains("panicked") => panics += 1,
             Err(SnapshotError::Damaged(_) | SnapshotError::Io(_)) => errors += 1,
             Err(error) => panic!("{error}"),
         }
         assert!(read(&store, generations[0]).unwrap() == parts(1, 300));
     }
-    assert!(errors > 0 && panics > 0, "{errors} errors, {panics} panics");
+    // Which of them panic in sled depends on how its threads laid the file out.
+    assert!(errors > 20, "only {errors} errors");
 }
 
 #[test]
