@@ -55,8 +55,10 @@
 //!   keeps a crash loop from filling the disk; a segment that is left is cut to its length.
 //! - *Blocks at sectors*: a device may tear a block but not a sector. Padding costs 256 bytes a
 //!   group commit on average.
-//! - *Segments of 64 MiB made ahead*: a sync of a zero-filled segment takes 0.11 to 0.13 ms on the
-//!   machine of the README, 0.2 ms if it was only allocated and 0.27 ms if it grows.
+//! - *Segments of 64 MiB made ahead*: with 64 records in flight a zero-filled segment took 198,000
+//!   acknowledgements a second, one that was only allocated 120,000, a growing one 89,000. An append
+//!   costs what a bare write and sync to a zero-filled file costs (medians of 0.10 to 0.20 ms for 1,
+//!   64 and 1,024 records of 100 bytes, beside each other in one run).
 
 use std::collections::HashMap;
 use std::io;

@@ -1,6 +1,6 @@
 //! The thread that makes segments ahead, so that the committer finds the next one ready.
 //!
-//! It owns nothing but its queue of orders (at most [`ORDERS_MAX`]; one more is refused, and the
+//! It owns nothing but its queue of orders (at most `ORDERS_MAX`; one more is refused, and the
 //! committer makes that segment itself). If it dies, every order fails, with the same result.
 
 use std::io;

@@ -447,3 +447,17 @@ fn sled_error(error: sled::Error) -> SnapshotError {
         error => SnapshotError::Damaged(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_at_this_file() {
+        let texts: [fn() -> u8; 2] = [|| panic!("as a literal"), || panic!("with {}", "arguments")];
+        for (text, expected) in texts.iter().zip(["as a literal", "with arguments"]) {
+            let error = guarded(|| Ok(text())).unwrap_err();
+            assert!(error.to_string().ends_with(expected), "{error}");
+        }
+    }
+}

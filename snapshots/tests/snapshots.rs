@@ -315,7 +315,8 @@ fn what_sled_makes_of_garbage_is_an_error_or_the_truth() {
         }
         assert!(read(&store, generations[0]).unwrap() == parts(1, 300));
     }
-    assert!(errors > 10, "only {errors} errors");
+    // Which of them panic in sled depends on how its threads laid the file out.
+    assert!(errors > 20, "only {errors} errors");
 }
 
 #[test]
