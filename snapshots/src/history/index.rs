@@ -42,6 +42,7 @@
 //! of that log are lost unseen until the index is deleted.
 
 use std::fs;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -85,7 +86,7 @@ impl Index {
     /// Deletes the index. Nobody may have it open.
     pub(super) fn delete(directory: &Path) -> Result<(), IndexError> {
         match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(IndexError::Store(error.into()))
             }
             _ => Ok(()),
@@ -282,8 +283,7 @@ impl IndexError {
             IndexError::Store(fjall::Error::Locked | fjall::Error::Poisoned) => true,
             IndexError::Store(fjall::Error::Io(error))
             | IndexError::Store(fjall::Error::Storage(fjall::LsmError::Io(error))) => {
-                use std::io::ErrorKind as Kind;
-                !matches!(error.kind(), Kind::NotFound | Kind::InvalidData | Kind::UnexpectedEof)
+                is_of_the_device(error)
             }
             _ => false,
         }
@@ -346,6 +346,25 @@ impl Walk {
     }
 }
 
+/// Whether an error speaks of the device or the process and not of the files. Whatever else a file
+/// operation of the store meets, files that are missing or that are there too many (as a crash
+/// while the index is begun leaves them), is cured by beginning anew.
+fn is_of_the_device(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let kinds = [
+        Kind::Interrupted,
+        Kind::OutOfMemory,
+        Kind::PermissionDenied,
+        Kind::QuotaExceeded,
+        Kind::ReadOnlyFilesystem,
+        Kind::ResourceBusy,
+        Kind::StorageFull,
+        Kind::TimedOut,
+    ];
+    // These have no kind: EIO, ENFILE, EMFILE.
+    kinds.contains(&error.kind()) || matches!(error.raw_os_error(), Some(5 | 23 | 24))
+}
+
 /// Passes an item without its value; the read errors that it may carry are still errors.
 fn skip(found: Guard) -> Result<(), IndexError> {
     found.key()?;
@@ -397,5 +416,17 @@ mod tests {
     fn instants_are_ordered_across_1970() {
         let instants = [i64::MIN, -1, 0, 1, i64::MAX].map(|at| ordered(Timestamp(at)));
         assert!(instants.is_sorted());
+    }
+    #[test]
+    fn an_index_that_a_crash_left_half_begun_is_begun_anew() {
+        // The store's own log was there, the file that says of which version it is not yet. That
+        // was taken for an error of the device and tried again for ever.
+        let home = tempfile::tempdir().unwrap();
+        Index::open(home.path(), 8 << 20).ok().unwrap().close();
+        fs::remove_file(home.path().join("version")).unwrap();
+        let error = guarded(|| Index::open(home.path(), 8 << 20)).err().unwrap();
+        assert!(!error.is_passing(), "{error}");
+        let index = Index::open_or_begin(home.path(), 8 << 20).unwrap();
+        assert_eq!(index.watermark().unwrap(), Position::ORIGIN);
     }
 }
