@@ -1,0 +1,181 @@
+//! Durable confirms in process, 64 and 1,024 in flight, beside raw write + fdatasync of batches of
+//! the same size to a zero-filled file.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use benches::population::{identifiers, keys, registry_file};
+use benches::report::{median, print_ratio, setting};
+use engine::answer::Reply;
+use engine::calendar::{Clock, Day, Timestamp};
+use engine::command::{Check, CheckAnswer, Confirm, Deadline, Granted, SettleAnswer};
+use engine::engine::{Engine, Ports, Settings};
+use engine::ids::{OrganizationId, PartitionId, ServiceId, TerminalId};
+use engine::journal::Journal;
+use engine::transaction::Amounts;
+use hdrhistogram::Histogram;
+use snapshots::history::{HistoryOptions, StoredHistory};
+use snapshots::journal::{EmbeddedJournal, JournalOptions};
+use snapshots::sled_snapshots::SledSnapshots;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROUNDS: usize = 5;
+/// A stored confirmation with its length.
+const RECORD_BYTES: usize = 64;
+
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Timestamp(i64::try_from(since.as_micros()).unwrap())
+    }
+}
+
+fn main() {
+    let confirms = usize::try_from(setting("ELIGO_BENCH_CONFIRMS", 300_000)).unwrap();
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let (engine, journal) = start(directory.path());
+    engine.import(&mut registry_file(100_000)).unwrap();
+    for in_flight in [64, 1_024] {
+        let (mut ours, mut raw, mut tail, mut raw_tail) = (vec![], vec![], vec![], vec![]);
+        for _ in 0..ROUNDS {
+            let granted = open(&engine, confirms * in_flight / 1_024 + 20_000);
+            let before = journal.stats();
+            let (rate, p99) = confirm_all(&engine, granted, in_flight);
+            let after = journal.stats();
+            let frames = after.appends - before.appends;
+            println!(
+                "  {in_flight} in flight: {rate:.0}/s, {:.0} records a frame, sync {} µs",
+                (after.records - before.records) as f64 / frames as f64,
+                (after.sync_ns - before.sync_ns) / frames / 1_000
+            );
+            let (raw_rate, raw_p99) = write_raw(directory.path(), in_flight);
+            ours.push(rate);
+            tail.push(p99);
+            raw.push(raw_rate);
+            raw_tail.push(raw_p99);
+        }
+        let target = if in_flight == 64 { "≥ 0.5" } else { "≥ 0.75" };
+        let what = format!("durable confirm in process, {in_flight} in flight");
+        print_ratio(&what, median(&ours), median(&raw), "confirms/s", target);
+        print_ratio(&format!("{what}, p99"), median(&tail), median(&raw_tail), "µs", "≤ 3");
+    }
+    engine.stop();
+}
+
+fn start(directory: &Path) -> (Engine, Arc<EmbeddedJournal>) {
+    let options = JournalOptions::default();
+    let journal = Arc::new(EmbeddedJournal::open(&directory.join("journal"), options).unwrap());
+    let tenure = journal.acquire(PartitionId(0)).unwrap();
+    let shared: Arc<dyn Journal> = journal.clone();
+    let history = directory.join("history");
+    let options = HistoryOptions::default();
+    let history = StoredHistory::open(&history, shared.clone(), PartitionId(0), options).unwrap();
+    let snapshots = SledSnapshots::open(&directory.join("snapshots")).unwrap();
+    let ports = Ports {
+        clock: Arc::new(SystemClock),
+        history: Arc::new(history),
+        journal: shared,
+        snapshots: Arc::new(snapshots),
+        tenure,
+    };
+    (Engine::start(&Settings::default(), ports, keys()).unwrap(), journal)
+}
+
+/// Opens transactions to confirm.
+fn open(engine: &Engine, count: usize) -> Vec<Granted> {
+    let registry = engine.registry();
+    let today = Day(20_600);
+    let items = registry.directory().items();
+    let organization = OrganizationId(1);
+    let (terminal, _) =
+        items.terminals.iter().find(|(_, t)| t.organization == organization).unwrap();
+    let offers = items.offers.keys().filter(|(owner, _)| *owner == organization);
+    let unlimited = |service: &ServiceId| {
+        let offer = registry.directory().compiled(organization).unwrap().offer(*service).unwrap();
+        offer.validity.covers(today) && offer.candidates.iter().all(|c| c.limit.is_none())
+    };
+    let service = offers.map(|(_, service)| *service).find(unlimited).unwrap();
+    let terminal: TerminalId = *terminal;
+    let mut granted = Vec::with_capacity(count);
+    for identifier in identifiers(100_000, count * 2) {
+        let check = Check { organization, terminal, service, identifier };
+        if let CheckAnswer::Granted(one) = engine.check(&registry, &check) {
+            granted.push(one);
+        }
+        if granted.len() == count {
+            break;
+        }
+    }
+    // The openings get their frames before the clock starts.
+    std::thread::sleep(Duration::from_millis(500));
+    granted
+}
+
+/// Confirms all, with a fixed number under way; returns the rate and the p99 in microseconds.
+fn confirm_all(engine: &Engine, granted: Vec<Granted>, in_flight: usize) -> (f64, f64) {
+    let (sender, receiver) = crossbeam::channel::bounded(in_flight);
+    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).unwrap();
+    let count = granted.len();
+    let begun = Instant::now();
+    let mut sent = 0;
+    let mut answered = 0;
+    let mut granted = granted.into_iter();
+    while answered < count {
+        while sent - answered < in_flight
+            && let Some(one) = granted.next()
+        {
+            let sender = sender.clone();
+            let at = Instant::now();
+            let reply = Reply::new(move |answer: Option<SettleAnswer>| {
+                sender.try_send((at, answer)).unwrap();
+            });
+            let confirm = Confirm {
+                organization: OrganizationId(1),
+                transaction: one.transaction,
+                holder: one.holder,
+                category: one.category,
+                amounts: Amounts::default(),
+            };
+            let deadline = Deadline(at + Duration::from_secs(3));
+            assert_eq!(engine.submit_confirm(confirm, deadline, reply), None);
+            sent += 1;
+        }
+        let mut receive = |(at, answer): (Instant, Option<SettleAnswer>)| {
+            assert_eq!(answer, Some(SettleAnswer::Done));
+            latency.saturating_record(u64::try_from(at.elapsed().as_micros()).unwrap());
+            answered += 1;
+        };
+        receive(receiver.recv().unwrap());
+        receiver.try_iter().for_each(receive);
+    }
+    let rate = count as f64 / begun.elapsed().as_secs_f64();
+    (rate, latency.value_at_quantile(0.99) as f64)
+}
+
+/// Raw writes of `records` records each, synced; the floor of group commit.
+fn write_raw(directory: &Path, records: usize) -> (f64, f64) {
+    let file = File::create(directory.join("raw")).unwrap();
+    file.write_all_at(&vec![0; 64 << 20], 0).unwrap();
+    file.sync_all().unwrap();
+    let batch = vec![1; (records * RECORD_BYTES).next_multiple_of(512)];
+    let batches = ((60 << 20) / batch.len()).min(2_000);
+    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).unwrap();
+    let begun = Instant::now();
+    for at in 0..batches {
+        let sent = Instant::now();
+        file.write_all_at(&batch, (at * batch.len()) as u64).unwrap();
+        file.sync_data().unwrap();
+        latency.saturating_record(u64::try_from(sent.elapsed().as_micros()).unwrap());
+    }
+    let rate = (batches * records) as f64 / begun.elapsed().as_secs_f64();
+    (rate, latency.value_at_quantile(0.99) as f64)
+}

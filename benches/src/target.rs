@@ -1,0 +1,65 @@
+//! Servers to measure, each a process of its own on core 0; the driver keeps to core 1.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A running server; killed when dropped.
+pub struct Target {
+    child: Child,
+    /// Where it listens.
+    pub http: SocketAddr,
+    /// Where its administration listens, if it has one.
+    pub admin: Option<SocketAddr>,
+}
+
+impl Target {
+    /// Starts `program` pinned to core 0 and waits for its line `ready http=…`.
+    pub fn start(program: &Path, arguments: &[String]) -> Target {
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0"]).arg(program).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.find_map(|line| line.ok().filter(|line| line.starts_with("ready ")));
+        let ready = ready.expect("the server did not get ready");
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = |name: &str| {
+            let prefix = format!("{name}=");
+            ready.split(' ').find_map(|field| field.strip_prefix(&prefix)?.parse().ok())
+        };
+        Target { child, http: address("http").unwrap(), admin: address("admin") }
+    }
+
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        // A process that has ended cannot be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Keeps this process, from now on, to core 1.
+pub fn keep_to_core_1() {
+    let id = std::process::id().to_string();
+    let pinned = Command::new("taskset").args(["-cp", "1", &id]).stdout(Stdio::null()).status();
+    assert!(pinned.unwrap().success(), "taskset failed");
+}
+
+/// The binary `eligo`, built in release.
+pub fn eligo() -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let release = this.ancestors().nth(2).unwrap().to_owned();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--release", "--package", "gateway", "--bin", "eligo"]);
+    build.arg("--target-dir").arg(release.parent().unwrap());
+    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+    assert!(build.status().unwrap().success(), "the server does not build");
+    release.join("eligo")
+}
