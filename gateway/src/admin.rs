@@ -198,7 +198,10 @@ fn import_answer(result: Result<ImportReport, ImportError>) -> HttpResponse {
             answer(StatusCode::OK, report)
         }
         Err(ImportError::Rejected(errors)) => {
-            let error = |error: LineError| json!({ "line": error.line, "field": error.field, "reason": error.reason });
+            let error = |error: LineError| {
+                let LineError { line, field, reason } = error;
+                json!({ "line": line, "field": field, "reason": reason })
+            };
             let errors: Vec<_> = errors.into_iter().map(error).collect();
             answer(StatusCode::BAD_REQUEST, json!({ "errors": errors }))
         }
