@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::web::{Bytes, Payload};
+use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use engine::calendar::Timestamp;
@@ -50,7 +51,13 @@ pub struct Administration {
 }
 
 /// Answers every request of the administration listener.
-pub async fn dispatch(request: HttpRequest, payload: Payload) -> HttpResponse {
+pub async fn serve(request: ServiceRequest) -> Result<ServiceResponse, actix_web::Error> {
+    let (request, payload) = request.into_parts();
+    let response = dispatch(&request, payload).await;
+    Ok(ServiceResponse::new(request, response))
+}
+
+async fn dispatch(request: &HttpRequest, payload: Payload) -> HttpResponse {
     let Some(admin) = request.app_data::<Arc<Administration>>() else {
         return ApiError::Unavailable.response();
     };
@@ -85,13 +92,13 @@ pub async fn dispatch(request: HttpRequest, payload: Payload) -> HttpResponse {
 }
 
 impl Administration {
-    fn knows(&self, presented: Option<&str>) -> bool {
+    fn knows(&self, presented: Option<&[u8]>) -> bool {
         let (Some(AdminToken(token)), Some(presented)) = (&self.token, presented) else {
             return false;
         };
         // Digests have one length, so that not even the length of the token is told.
-        let (token, presented) = (blake3::hash(token.as_bytes()), presented.as_bytes());
-        verify_slices_are_equal(token.as_bytes(), blake3::hash(presented).as_bytes()).is_ok()
+        let (token, presented) = (blake3::hash(token.as_bytes()), blake3::hash(presented));
+        verify_slices_are_equal(token.as_bytes(), presented.as_bytes()).is_ok()
     }
 
     fn metrics(&self) -> HttpResponse {
@@ -191,7 +198,10 @@ fn import_answer(result: Result<ImportReport, ImportError>) -> HttpResponse {
             answer(StatusCode::OK, report)
         }
         Err(ImportError::Rejected(errors)) => {
-            let error = |error: LineError| json!({ "line": error.line, "field": error.field, "reason": error.reason });
+            let error = |error: LineError| {
+                let LineError { line, field, reason } = error;
+                json!({ "line": line, "field": field, "reason": reason })
+            };
             let errors: Vec<_> = errors.into_iter().map(error).collect();
             answer(StatusCode::BAD_REQUEST, json!({ "errors": errors }))
         }

@@ -147,11 +147,10 @@ fn run_demo(matches: &ArgMatches) -> Result<(), CommandError> {
     let mut settings = settings::read(matches, &defaults)?;
     logging::start(&settings.log)?;
     println!("generating {holders} holders");
-    let registry = demo::generate(directory.path(), holders)?;
-    settings.import.push(registry.path.clone());
+    settings.import.push(demo::generate(directory.path(), holders)?);
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
     let server = Server::start(settings)?;
-    until_told(server, |server| demo::print(server, scheme, &registry))
+    until_told(server, |server| demo::print(server, scheme))
 }
 
 /// Says that the server answers, then waits for SIGTERM or SIGINT and stops it.

@@ -3,9 +3,10 @@
 //! The errors are those of RFC 6749 §5.2, in the order: content type and form (`invalid_request`),
 //! grant type, client, scope. No answer may be stored on its way.
 
+use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA};
-use actix_web::web::{Payload, Query};
+use actix_web::web::Query;
 use actix_web::{HttpRequest, HttpResponse};
 use engine::directory::{Directory, Organization, OrganizationState};
 use engine::ids::OrganizationId;

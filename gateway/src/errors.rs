@@ -5,7 +5,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use engine::command::Rejection;
 
 /// Why a call is refused before or instead of a business answer.
@@ -180,15 +180,8 @@ impl ApiError {
             HttpResponse::with_body(wire.status, actix_web::body::BoxBody::new(wire.body));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        match self {
-            ApiError::Unauthorised => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            // The rest of such a body is still on its way and must not pass for a next request.
-            ApiError::RequestTimeout | ApiError::TooLarge => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
+        if self == ApiError::Unauthorised {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

@@ -9,8 +9,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer, web};
+use actix_web::dev::{ServerHandle, fn_service};
+use actix_web::{App, HttpServer};
 use engine::engine::Engine;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -229,7 +229,7 @@ fn public_server(
 ) -> io::Result<actix_web::dev::Server> {
     let limits = gateway.limits;
     let app =
-        move || App::new().app_data(Arc::clone(&gateway)).default_service(web::to(api::dispatch));
+        move || App::new().app_data(Arc::clone(&gateway)).default_service(fn_service(api::serve));
     let server = HttpServer::new(app)
         .workers(limits.workers)
         .max_connections(limits.connections_max)
@@ -252,7 +252,7 @@ fn admin_server(
     limits: &Limits,
 ) -> io::Result<actix_web::dev::Server> {
     let app = move || {
-        App::new().app_data(Arc::clone(&administration)).default_service(web::to(admin::dispatch))
+        App::new().app_data(Arc::clone(&administration)).default_service(fn_service(admin::serve))
     };
     let server = HttpServer::new(app)
         .workers(1)

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::web::{Bytes, Payload};
+use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use arc_swap::Guard;
 use engine::calendar::Timestamp;
@@ -73,7 +74,13 @@ impl From<ApiError> for Answer {
 }
 
 /// Answers every request of the public listener.
-pub async fn dispatch(request: HttpRequest, payload: Payload) -> HttpResponse {
+pub async fn serve(request: ServiceRequest) -> Result<ServiceResponse, actix_web::Error> {
+    let (request, payload) = request.into_parts();
+    let response = dispatch(&request, payload).await;
+    Ok(ServiceResponse::new(request, response))
+}
+
+async fn dispatch(request: &HttpRequest, payload: Payload) -> HttpResponse {
     let started = Instant::now();
     let Some(gateway) = request.app_data::<Arc<Gateway>>() else {
         return ApiError::Unavailable.response();
@@ -83,7 +90,7 @@ pub async fn dispatch(request: HttpRequest, payload: Payload) -> HttpResponse {
     let answer = match allowed_method(call) {
         None => ApiError::PathNotFound.into(),
         Some(allowed) if allowed == request.method() => {
-            route(gateway, call, &request, payload, deadline).await
+            route(gateway, call, request, payload, deadline).await
         }
         Some(allowed) => not_allowed(allowed),
     };
@@ -159,7 +166,7 @@ async fn method(
 /// What is known of a call before its body.
 struct Knock<'a> {
     call: Call,
-    token: Option<&'a str>,
+    token: Option<&'a [u8]>,
     client: Option<IpAddr>,
     now: Timestamp,
 }
@@ -192,10 +199,10 @@ fn admit<'a>(
 }
 
 /// The token of `Authorization: Bearer …`.
-pub fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 /// Appends `text` as a JSON string.
