@@ -6,8 +6,9 @@
 //! # Why
 //! A greedy committer alternates half batches: while it syncs one half of the callers, the other
 //! half waits, and each sync carries half of what it could. So after answering it waits a moment for
-//! the batch that is forming: until as many records as last time have come, at most half a sync,
-//! giving up after 30 µs of silence. A lone caller is not held up, because last time was one record.
+//! the batch that is forming: for those who waited during the sync and those who were just answered,
+//! at most half a sync, giving up after 30 µs of silence. A lone caller is not held up: when it
+//! calls again, everybody who is expected is there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,10 +43,12 @@ pub struct Committer {
     records: Vec<u8>,
 }
 
-/// How long an append took and how much it carried.
+/// What the last append tells about the next one.
 #[derive(Clone, Copy, Debug, Default)]
-struct LastFrame {
+struct Expectation {
+    /// Who was answered, and who waited then.
     answers: usize,
+    /// How long it took.
     sync: Duration,
 }
 
@@ -163,14 +166,16 @@ pub fn run(
     stop: &AtomicBool,
     mut recover: impl FnMut() -> Option<Tenure>,
 ) {
-    let mut last = LastFrame::default();
+    let mut expected = Expectation::default();
     loop {
-        match batches.recv_timeout(IDLE) {
-            Ok(batch) => committer.add(batch),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+        if committer.answers() == 0 {
+            match batches.recv_timeout(IDLE) {
+                Ok(batch) => committer.add(batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
-        gather(&mut committer, batches, last);
+        gather(&mut committer, batches, expected);
         if !committer.has_work() {
             if stop.load(Ordering::Acquire) && batches.is_empty() {
                 return;
@@ -180,7 +185,11 @@ pub fn run(
         let answers = committer.answers();
         let begun = Instant::now();
         let mut committed = committer.commit() && !committer.partition.has_failed();
-        last = LastFrame { answers, sync: begun.elapsed() };
+        expected = Expectation { answers, sync: begun.elapsed() };
+        if committed {
+            batches.try_iter().for_each(|batch| committer.add(batch));
+            expected.answers += committer.answers();
+        }
         while !committed {
             while let Ok(batch) = batches.recv_timeout(IDLE) {
                 committer.partition.end(batch, false);
@@ -200,7 +209,7 @@ pub fn run(
 }
 
 /// Takes all that waits, then a little more if a batch is forming.
-fn gather(committer: &mut Committer, batches: &Receiver<Submission>, last: LastFrame) {
+fn gather(committer: &mut Committer, batches: &Receiver<Submission>, expected: Expectation) {
     let begun = Instant::now();
     let mut heard = begun;
     let mut answers = committer.answers();
@@ -210,9 +219,9 @@ fn gather(committer: &mut Committer, batches: &Receiver<Submission>, last: LastF
             committer.add(batch);
             heard = Instant::now();
         }
-        let enough = answers == 0 || answers >= last.answers;
+        let enough = answers == 0 || answers >= expected.answers;
         let now = Instant::now();
-        if enough || now - heard > SILENCE || now - begun > last.sync / 2 {
+        if enough || now - heard > SILENCE || now - begun > expected.sync / 2 {
             return;
         }
         std::thread::yield_now();

@@ -6,15 +6,14 @@
 //! that already holds it, changes nothing (invariant 6).
 //!
 //! # Why
-//! A check must not wait for a mailbox, so the ledger is shared: concurrent maps whose locks are
-//! held for one lookup and never across work. Time to live is judged from `checked_at` whenever a
+//! A check must not wait for a mailbox, so the ledger is shared: tables whose locks are held for one
+//! lookup and never across work. Time to live is judged from `checked_at` whenever a
 //! transaction is looked at; [`Ledger::sweep`] only gives memory back.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry as MapEntry;
 use foldhash::fast::FixedState;
 
 use crate::calendar::{Timestamp, UtcOffset};
@@ -22,6 +21,7 @@ use crate::command::Check;
 use crate::decide::{Benefit, LimitKey, LimitedPlace, Places};
 use crate::ids::{HolderId, ShardId, TransactionId};
 use crate::limits::{OPENINGS_WAITING_MAX, TRANSACTION_IDS_BLOCK};
+use crate::table::Table;
 use crate::transaction::{Cancellation, Confirmation, Event, Transaction};
 
 /// So many parts that growing one of them holds nobody up.
@@ -62,8 +62,7 @@ pub struct LedgerSettings {
 /// All transactions and limited places of a partition.
 pub struct Ledger {
     settings: LedgerSettings,
-    transactions: DashMap<TransactionId, Entry, FixedState>,
-    transaction_count: AtomicUsize,
+    transactions: Table,
     places: DashMap<LimitKey, Uses, FixedState>,
     next_id: AtomicU64,
     reserved_through: AtomicU64,
@@ -74,11 +73,9 @@ pub struct Ledger {
 impl Ledger {
     /// An empty ledger.
     pub fn new(settings: LedgerSettings) -> Ledger {
-        let map = |parts| DashMap::with_hasher_and_shard_amount(FixedState::default(), parts);
         Ledger {
             settings,
-            transactions: map(MAP_PARTS),
-            transaction_count: AtomicUsize::new(0),
+            transactions: Table::new(),
             places: DashMap::with_hasher_and_shard_amount(FixedState::default(), MAP_PARTS),
             next_id: AtomicU64::new(1),
             reserved_through: AtomicU64::new(0),
@@ -121,7 +118,7 @@ impl Ledger {
 
     /// A fresh transaction id; none while the next block of ids is not durable yet.
     fn take_id(&self) -> Result<TransactionId, OpenError> {
-        if self.transaction_count.load(Ordering::Relaxed) >= self.settings.transactions_max {
+        if self.transactions.count() >= self.settings.transactions_max {
             return Err(OpenError::Full);
         }
         let reserved_through = self.reserved_through.load(Ordering::Acquire);
@@ -145,10 +142,14 @@ impl Ledger {
     }
 
     fn apply_opened(&self, transaction: &Transaction) {
-        let MapEntry::Vacant(vacant) = self.transactions.entry(transaction.id) else { return };
-        vacant.insert(Entry::Open(*transaction));
-        self.transaction_count.fetch_add(1, Ordering::Relaxed);
-        if let Some(key) = limit_key(transaction) {
+        let is_new = self.transactions.with_slot(transaction.id, |slot| {
+            let is_new = slot.is_none();
+            if is_new {
+                *slot = Some(Entry::Open(*transaction));
+            }
+            is_new
+        });
+        if let Some(key) = limit_key(transaction).filter(|_| is_new) {
             let expires_at = self.expires_at(transaction);
             self.places.entry(key).or_default().hold(transaction.id, expires_at);
         }
@@ -156,39 +157,29 @@ impl Ledger {
 
     fn apply_confirmed(&self, confirmation: &Confirmation, mark: BatchMark) {
         let transaction = &confirmation.transaction;
-        match self.transactions.entry(transaction.id) {
-            MapEntry::Occupied(mut known) => {
-                if !matches!(known.get(), Entry::Open(_)) {
-                    return;
-                }
-                known.insert(Entry::Confirmed(Box::new(*confirmation), mark));
+        let is_new = self.transactions.with_slot(transaction.id, |slot| {
+            let is_new = matches!(slot, None | Some(Entry::Open(_)));
+            if is_new {
+                *slot = Some(Entry::Confirmed(Box::new(*confirmation), mark));
             }
-            MapEntry::Vacant(vacant) => {
-                vacant.insert(Entry::Confirmed(Box::new(*confirmation), mark));
-                self.transaction_count.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        if let Some(key) = limit_key(transaction) {
+            is_new
+        });
+        if let Some(key) = limit_key(transaction).filter(|_| is_new) {
             self.places.entry(key).or_default().spend(transaction.id);
         }
     }
 
     fn apply_cancelled(&self, cancellation: &Cancellation, mark: BatchMark) {
         let id = cancellation.transaction;
-        let tombstone = Entry::Cancelled(*cancellation, mark);
-        let opened = match self.transactions.entry(id) {
-            MapEntry::Occupied(mut known) => {
-                let Entry::Open(opened) = known.get() else { return };
-                let opened = *opened;
-                known.insert(tombstone);
-                Some(opened)
-            }
-            MapEntry::Vacant(vacant) => {
-                vacant.insert(tombstone);
-                self.transaction_count.fetch_add(1, Ordering::Relaxed);
-                None
-            }
-        };
+        let opened = self.transactions.with_slot(id, |slot| {
+            let opened = match slot {
+                None => None,
+                Some(Entry::Open(opened)) => Some(*opened),
+                Some(Entry::Confirmed(..) | Entry::Cancelled(..)) => return None,
+            };
+            *slot = Some(Entry::Cancelled(*cancellation, mark));
+            opened
+        });
         let key = opened.as_ref().and_then(limit_key);
         if let Some(mut uses) = key.and_then(|key| self.places.get_mut(&key)) {
             uses.release(id);
@@ -218,13 +209,9 @@ impl Ledger {
     /// Forgets transactions and places whose time is over.
     pub fn sweep(&self, now: Timestamp) {
         let horizon = now.plus_seconds(-self.settings.checked_ttl_seconds - SWEEP_SLACK_SECONDS);
-        let mut swept = 0;
-        self.transactions.retain(|_, entry| {
-            let keep = entry.touched_at() > horizon;
-            swept += usize::from(!keep);
-            keep
-        });
-        self.transaction_count.fetch_sub(swept, Ordering::Relaxed);
+        self.transactions.retain(|_, entry| entry.touched_at() > horizon);
+        // The segment that ids are taken from now is not full yet and stays.
+        self.transactions.drop_empty_below(TransactionId(self.next_id.load(Ordering::Relaxed)));
         let oldest_day = horizon.local_day(WESTERNMOST);
         self.places.retain(|key, _| key.period.last >= oldest_day);
     }
@@ -236,7 +223,6 @@ impl Ledger {
         let shard_count = self.settings.shard_count;
         let mine = |holder| shard_of(holder, shard_count) == shard;
         let mut kept_open = Vec::new();
-        let mut removed = 0;
         self.transactions.retain(|id, entry| {
             let opened = match entry {
                 Entry::Open(opened) => *opened,
@@ -244,26 +230,20 @@ impl Ledger {
                 Entry::Cancelled(..) => return true,
             };
             let keep = !mine(opened.holder);
-            if !keep {
-                removed += 1;
-                if recovered.entry(*id).is_none() {
-                    kept_open.push(opened);
-                }
+            if !keep && recovered.entry(id).is_none() {
+                kept_open.push(opened);
             }
             keep
         });
-        self.transaction_count.fetch_sub(removed, Ordering::Relaxed);
         self.places.retain(|key, _| !mine(key.holder));
-        for entry in &recovered.transactions {
-            match entry.value() {
-                Entry::Open(opened) if mine(opened.holder) => self.apply_opened(opened),
-                Entry::Confirmed(confirmation, mark) if mine(confirmation.transaction.holder) => {
-                    self.apply_confirmed(confirmation, *mark);
-                }
-                Entry::Cancelled(cancellation, mark) => self.apply_cancelled(cancellation, *mark),
-                Entry::Open(_) | Entry::Confirmed(..) => {}
+        recovered.transactions.for_each(|_, entry| match entry {
+            Entry::Open(opened) if mine(opened.holder) => self.apply_opened(opened),
+            Entry::Confirmed(confirmation, mark) if mine(confirmation.transaction.holder) => {
+                self.apply_confirmed(confirmation, *mark);
             }
-        }
+            Entry::Cancelled(cancellation, mark) => self.apply_cancelled(cancellation, *mark),
+            Entry::Open(_) | Entry::Confirmed(..) => {}
+        });
         for entry in recovered.places.iter().filter(|entry| mine(entry.key().holder)) {
             let mut uses = self.places.entry(*entry.key()).or_default();
             entry.value().spent.iter().for_each(|id| uses.spend(*id));
@@ -283,12 +263,12 @@ impl Ledger {
 
     /// What is known of a transaction.
     pub fn entry(&self, id: TransactionId) -> Option<Entry> {
-        self.transactions.get(&id).map(|entry| entry.value().clone())
+        self.transactions.look(id, Entry::clone)
     }
 
     /// Looks at what is known of a transaction without copying it.
     pub fn with_entry<T>(&self, id: TransactionId, look: impl FnOnce(&Entry) -> T) -> Option<T> {
-        self.transactions.get(&id).map(|entry| look(entry.value()))
+        self.transactions.look(id, look)
     }
 
     /// Whether this id was ever given out.
@@ -308,7 +288,7 @@ impl Ledger {
 
     /// Transactions in memory.
     pub fn transaction_count(&self) -> usize {
-        self.transaction_count.load(Ordering::Relaxed)
+        self.transactions.count()
     }
 
     /// Openings that were never journaled because too many waited.
@@ -322,10 +302,8 @@ impl Ledger {
     }
 
     /// Calls `visit` for every transaction.
-    pub fn for_each_entry(&self, mut visit: impl FnMut(TransactionId, &Entry)) {
-        for entry in &self.transactions {
-            visit(*entry.key(), entry.value());
-        }
+    pub fn for_each_entry(&self, visit: impl FnMut(TransactionId, &Entry)) {
+        self.transactions.for_each(visit);
     }
 
     /// Calls `visit` for every spent place; held ones follow from the open transactions.

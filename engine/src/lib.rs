@@ -27,4 +27,5 @@ pub mod shard;
 pub mod shard_actor;
 pub mod snapshot;
 pub mod supervisor;
+pub mod table;
 pub mod transaction;
