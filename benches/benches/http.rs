@@ -1,7 +1,8 @@
 //! The calls over HTTP beside a bare actix-web route that parses and answers JSON of the same sizes:
 //! server on core 0, driver on core 1, interleaved rounds, medians.
 //!
-//! `ELIGO_BENCH_HOLDERS` and `ELIGO_BENCH_SECONDS` change size and length.
+//! `ELIGO_BENCH_HOLDERS` and `ELIGO_BENCH_SECONDS` change size and length; `ELIGO_BENCH_ONLY` picks
+//! `checks`, `batches`, `confirms` or `lone`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -32,10 +33,20 @@ fn main() {
     keep_to_core_1();
     let directory = tempfile::tempdir_in(".").unwrap();
     let bench = Bench::new(directory.path());
-    bench.checks();
-    bench.batches();
-    bench.confirms();
-    bench.lone_confirm(directory.path());
+    let only = std::env::var("ELIGO_BENCH_ONLY").ok();
+    let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+    if wanted("checks") {
+        bench.checks();
+    }
+    if wanted("batches") {
+        bench.batches();
+    }
+    if wanted("confirms") {
+        bench.confirms();
+    }
+    if wanted("lone") {
+        bench.lone_confirm(directory.path());
+    }
 }
 
 /// The bare route of the baseline.

@@ -1,4 +1,57 @@
-//! The decision core of eligo.
+//! The decision core of eligo: who holds a card, which benefit wins, and the record that it was used.
+//!
+//! # Map
+//! | module | what it is |
+//! |---|---|
+//! | [`engine`] | the façade: what the gateway calls |
+//! | [`decide`], [`plan`] | the rules, pure: which benefit wins; how a transaction is settled |
+//! | [`registry`], [`directory`] | everything imported, one immutable value per revision |
+//! | [`ledger`], [`table`] | transactions and limited places, shared by checks and shards |
+//! | [`shard`], [`shard_actor`] | mailboxes, the workers that empty them in batches, their actors |
+//! | [`committer`] | one frame for all batches that wait; answers once it is durable |
+//! | [`partition`] | what all of these share |
+//! | [`import`] | from a registry file to the next revision |
+//! | [`recovery`], [`checkpoint`], [`supervisor`] | state from snapshot and log; snapshots; restarts |
+//! | [`journal`], [`snapshot`], [`history`], [`calendar::Clock`] | the ports: log, snapshots, past, time |
+//! | [`record`], [`entries`] | stored forms |
+//! | [`identifier`], [`keys`], [`ids`], [`calendar`], [`command`], [`transaction`], [`holder`] | the words of the field as types |
+//! | [`limits`], [`invariant`] | every limit and every promise by name |
+//!
+//! # A check
+//! Runs on the caller's thread and waits for nobody: it takes the registry's present revision
+//! (one pointer), decides ([`decide::decide`]), claims an id and, where uses are limited, a place
+//! ([`ledger::Ledger::claim`]), puts the open transaction into the ledger and its opening into a
+//! bounded queue that the committer empties with its next frame. A power cut may lose openings that
+//! were not journaled yet; a confirm of such a check answers like one of an unknown transaction.
+//!
+//! # A confirm
+//! The caller's thread finds the shard of the holder and puts the command into its mailbox (full:
+//! Unavailable at once). The shard's actor drains the mailbox, plans each command anew against the
+//! ledger ([`plan`]), applies the event, and hands records and answers to the committer. The
+//! committer makes one frame of all that waits, appends it to the journal, and only then sends the
+//! answers. A repeat of a durable confirm is answered on the caller's thread from the ledger; one
+//! that is older than the ledger's memory from the history.
+//!
+//! # An import
+//! The file is parsed and applied to a copy of the registry, which shares everything that does not
+//! change; its parts and then its commit are journaled; then the copy is published in one step.
+//!
+//! # A failure
+//! A shard that is dead or stuck answers Unavailable; the supervisor replays snapshot and log into a
+//! ledger of its own, takes this shard's part of it and starts a new actor. A failed append stops
+//! all shards: the committer takes the partition again (a new epoch fences what was under way),
+//! replays, and resumes. Between the two nothing is acknowledged.
+//!
+//! # Why
+//! *One log per partition, not per shard.* Imports and confirms of all shards have one order, a
+//! group commit carries all of them, and a snapshot needs one position.
+//!
+//! *The registry has one writer, transactions have shards.* Checks outnumber imports by millions; an
+//! immutable registry makes a check lock-free and a batch consistent. What must be serialised per
+//! holder (settling, limited places) is what the shards own.
+//!
+//! *Actors only where work waits for a disk.* A lone hop to another thread and back costs half as
+//! much as a whole HTTP request; a check makes none.
 
 pub mod answer;
 pub mod calendar;
@@ -14,6 +67,7 @@ pub mod holder;
 pub mod identifier;
 pub mod ids;
 pub mod import;
+pub mod invariant;
 pub mod journal;
 pub mod keys;
 pub mod ledger;

@@ -1,0 +1,15 @@
+//! The promises of eligo, by number. Tests, metrics and comments speak of them by these numbers.
+//!
+//! | no. | what always holds | where it is kept | where it is tried |
+//! |---|---|---|---|
+//! | 1 | An acknowledged confirm is in the log exactly once, with its amounts, for ever | [`crate::committer`]: answers go out after [`crate::journal::Journal::append`] returned | `simulation`, `crash` |
+//! | 2 | An acknowledged cancel is never confirmed, and nothing of it names the holder | [`crate::plan`], [`crate::ledger`] | `simulation`, `crash` |
+//! | 3 | A transaction id is never given out twice, not even after a crash | [`crate::ledger::Ledger::reserve_ids`]: only ids below a durable reservation | `simulation`, `crash` |
+//! | 4 | Confirmed and held uses of a limit never exceed its count | [`crate::ledger::Ledger::claim`] takes a place under one lock | `properties`, `simulation` |
+//! | 5 | A check sees one revision of the registry, whole | [`crate::registry::Registry`] is immutable; [`crate::partition::Partition::publish`] swaps it | `properties`, `simulation` |
+//! | 6 | Applying an event again, or over a state that already has it, changes nothing | [`crate::ledger::Ledger::apply`] | `properties` |
+//! | 7 | A snapshot becomes the newest only when every event that it holds is durable | [`crate::checkpoint::parts`]: the seal | `simulation` |
+//! | 8 | State changes only by applying an event, live and in recovery by the same code | [`crate::ledger::Ledger::apply`], [`crate::import::apply_parts`] | `simulation` |
+//! | 9 | A repeated call gets the first answer | [`crate::plan`] | `acceptance`, `simulation` |
+//! | 10 | After a write or sync error nothing is acknowledged before recovery | [`crate::partition::Partition::fail`] | `engine`, `simulation`, `journal` |
+//! | 11 | No SNILS, card number, secret or token reaches the journal, a snapshot, a log or a metric | [`crate::identifier`]: only keyed digests leave it | `hostile` |
