@@ -1,7 +1,7 @@
 //! The supervisor: sees dead and stuck shards, keeps commands away from them meanwhile, and rebuilds
 //! them from the journal. It also forgets, now and then, what is over.
 //!
-//! One thread, woken every [`PERIOD`]. Should it die, shards are not restarted any more and readiness
+//! One thread, woken every 50 ms. Should it die, shards are not restarted any more and readiness
 //! fails.
 
 use std::sync::Arc;

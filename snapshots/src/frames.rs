@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use engine::journal::{JournalError, Position, StoredFrame};
 
@@ -23,7 +23,18 @@ pub struct LogFrames {
     end: Position,
     waiting: VecDeque<SegmentPlace>,
     current: Option<Current>,
+    bookmark: SharedBookmark,
 }
+
+/// Where the last reading ended, so that whoever follows the log need not look for it again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bookmark {
+    position: Position,
+    place: Place,
+}
+
+/// A bookmark that readings leave for the next one. A std lock: held for a copy only.
+pub type SharedBookmark = Arc<Mutex<Option<Bookmark>>>;
 
 struct Current {
     reader: SegmentReader,
@@ -39,12 +50,13 @@ impl LogFrames {
         directory: PathBuf,
         catalog: Catalog,
         from: Position,
+        bookmark: SharedBookmark,
     ) -> LogFrames {
         let mut waiting = catalog.segments;
         while waiting.get(1).is_some_and(|next| next.first <= from) {
             waiting.pop_front();
         }
-        LogFrames { files, directory, from, end: catalog.end, waiting, current: None }
+        LogFrames { files, directory, from, end: catalog.end, waiting, current: None, bookmark }
     }
 
     /// The next frame, `None` at the end.
@@ -55,11 +67,13 @@ impl LogFrames {
                 self.current = Some(self.begin(segment)?);
                 continue;
             };
-            if current.reader.position() >= current.limit {
+            let place = Place { sequence: current.sequence, offset: current.reader.offset() };
+            let position = current.reader.position();
+            if position >= current.limit {
                 self.current = None;
+                *lock(&self.bookmark) = Some(Bookmark { position, place });
                 continue;
             }
-            let place = Place { sequence: current.sequence, offset: current.reader.offset() };
             let frame = current.next(self.from).map_err(|error| block_error(place, error))?;
             if frame.is_some() {
                 return Ok(frame);
@@ -76,12 +90,22 @@ impl LogFrames {
             }
             Err(error) => return Err(error.into()),
         };
+        let mut reader = SegmentReader::new(file, segment.sequence, segment.first);
+        let marked = lock(&self.bookmark)
+            .filter(|mark| mark.position == self.from && mark.place.sequence == segment.sequence);
+        if let Some(mark) = marked {
+            reader.start_at(mark.place.offset, mark.position);
+        }
         Ok(Current {
-            reader: SegmentReader::new(file, segment.sequence, segment.first),
+            reader,
             sequence: segment.sequence,
             limit: self.waiting.front().map_or(self.end, |next| next.first),
         })
     }
+}
+
+fn lock(bookmark: &SharedBookmark) -> MutexGuard<'_, Option<Bookmark>> {
+    bookmark.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Iterator for LogFrames {

@@ -15,7 +15,7 @@ use engine::journal::{AppendError, Epoch, Frame, Frames, JournalError, Position,
 
 use crate::block::{BlockHeader, Place, push_block};
 use crate::files::{FileLock, Files, StoredFile};
-use crate::frames::LogFrames;
+use crate::frames::{LogFrames, SharedBookmark};
 use crate::maker::{OrderedSegment, SegmentMaker};
 use crate::recovery::{LogFiles, Recovered, SegmentPlace, damaged, recover};
 use crate::segment::{FIRST_BLOCK, NewSegment, SegmentHeader, make_segment, segment_path};
@@ -44,6 +44,7 @@ pub struct Log {
     writer: Mutex<Writer>,
     /// Held for a few instructions; `None` until the log was acquired.
     catalog: Mutex<Option<Catalog>>,
+    bookmark: SharedBookmark,
 }
 
 #[derive(Default)]
@@ -85,6 +86,7 @@ impl Log {
             maintenance: Mutex::default(),
             writer: Mutex::default(),
             catalog: Mutex::default(),
+            bookmark: SharedBookmark::default(),
         }
     }
 
@@ -94,6 +96,7 @@ impl Log {
         let _maintenance = held(&self.maintenance);
         let mut writer = held(&self.writer);
         writer.active = None;
+        *held(&self.bookmark) = None;
         if writer.lock.is_none() {
             files.make_directory(&self.directory)?;
             if let Some(parent) = self.directory.parent() {
@@ -187,7 +190,8 @@ impl Log {
             return Err(damaged(Place { sequence, offset: 0 }, &what));
         }
         let files = Arc::clone(&self.workshop.files);
-        Ok(Box::new(LogFrames::new(files, self.directory.clone(), catalog, from)))
+        let (directory, bookmark) = (self.directory.clone(), Arc::clone(&self.bookmark));
+        Ok(Box::new(LogFrames::new(files, directory, catalog, from, bookmark)))
     }
 
     fn catalog(&self) -> Result<Catalog, JournalError> {

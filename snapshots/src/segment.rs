@@ -37,7 +37,7 @@ const ZEROS_STEP_BYTES: usize = 1 << 20;
 /// Bytes of zeros between two syncs: more at once would hold up the syncs of the committer.
 const ZEROS_SYNC_BYTES: u64 = 8 << 20;
 /// Bytes that a reader asks for at once.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 
 const _: () = assert!(ZEROS_SYNC_BYTES.is_multiple_of(ZEROS_STEP_BYTES as u64));
 
@@ -193,6 +193,14 @@ impl SegmentReader {
         }
         self.skip(header);
         Ok(frame)
+    }
+
+    /// Begins at a block that an earlier reading ended in front of; its header is checked as ever.
+    pub fn start_at(&mut self, offset: u64, position: Position) {
+        self.offset = offset;
+        self.position = position;
+        self.buffer.clear();
+        self.buffer_at = offset;
     }
 
     /// Goes on to the block after the one of `header` without looking at its frame.

@@ -8,7 +8,7 @@
 //! # Why
 //! A check waits for memory, not for the processor: each line that it touches among a million
 //! holders costs 100 to 200 ns with the page walk. So all that a check needs of an ordinary holder
-//! (up to four cards and four rights) stands in one [`Record`] of 64 bytes, and a check waits twice:
+//! (up to four cards and four rights) stands in one record of 64 bytes, and a check waits twice:
 //! for the index and for the record. Records that pointed to lists of cards and rights elsewhere
 //! made the whole decision half as slow again; the rare holder that does not fit still has them.
 //! Identifiers, which checks do not need, stand in another list.

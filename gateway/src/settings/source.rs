@@ -1,6 +1,6 @@
 //! Where settings come from: flags, variables, the TOML file, defaults.
 //!
-//! The table [`SETTINGS`] gives every setting its three forms, so none can lack one.
+//! The table `SETTINGS` gives every setting its three forms, so none can lack one.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! The archive: the settled transactions of a partition, for good, after the log has dropped them.
 //!
-//! Append-only files, each named by the position where it begins. What [`Archive::durable`] tells
+//! Append-only files, each named by the position where it begins. What `Archive::durable` tells
 //! is fsynced; only that far may the log be dropped. A torn end is cut when the archive is opened:
 //! it was never told durable, so the log still has it. Damage below is an error that names file
 //! and offset, and nothing is skipped. Earlier files are checked at opening by their heads and
@@ -15,7 +15,7 @@
 //! rebuilds any index.
 //!
 //! After a failed write or fsync nobody knows what of the unsynced end is on the device, and a
-//! second fsync would only pretend. So [`Archive::retreat`] cuts all of it, and it is read from the
+//! second fsync would only pretend. So `Archive::retreat` cuts all of it, and it is read from the
 //! log again.
 
 use std::fs::{self, File, OpenOptions};
