@@ -33,9 +33,17 @@ const SWEEP_SLACK_SECONDS: i64 = 3_600;
 const WESTERNMOST: UtcOffset = UtcOffset(-14 * 3_600);
 
 /// The batch of a shard that carries an event; it is durable once the shard's durable batch has
-/// reached it. Zero, as everything recovered has, is durable.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub struct BatchMark(pub u64);
+/// reached it. Number zero, as everything recovered has, is durable.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BatchMark {
+    /// Whose batch.
+    pub shard: ShardId,
+    /// Which.
+    pub number: u64,
+    /// Whether the event is the first that anybody knows of its transaction: where it does not become
+    /// durable, nothing is left of the transaction.
+    pub is_first: bool,
+}
 
 /// What the ledger holds of a transaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -231,22 +239,28 @@ impl Ledger {
 
     /// Takes what was recovered for one shard in place of what its failed actor left. Open
     /// transactions that only memory knew stay open; settlements that never became durable are
-    /// undone.
+    /// undone. Of a cancel that is undone no more than the log has comes back, because it has forgotten
+    /// the holder.
     pub fn replace_shard(&self, shard: ShardId, recovered: &Ledger) {
         let shard_count = self.settings.shard_count;
         let mine = |holder| shard_of(holder, shard_count) == shard;
         let mut kept_open = Vec::new();
         let mut removed = 0;
         self.transactions.retain(|id, entry| {
-            let opened = match entry {
-                Entry::Open(opened) => *opened,
-                Entry::Confirmed(confirmation, _) => confirmation.transaction,
-                Entry::Cancelled(..) => return true,
+            let (opened, was_open) = match entry {
+                Entry::Open(opened) => (*opened, true),
+                Entry::Confirmed(confirmation, mark) => (confirmation.transaction, !mark.is_first),
+                Entry::Cancelled(_, mark) => {
+                    let known = recovered.with_entry(*id, |entry| entry.is_cancelled());
+                    let keep = mark.number == 0 || mark.shard != shard || known == Some(true);
+                    removed += usize::from(!keep);
+                    return keep;
+                }
             };
             let keep = !mine(opened.holder);
             if !keep {
                 removed += 1;
-                if recovered.entry(*id).is_none() {
+                if was_open && recovered.entry(*id).is_none() {
                     kept_open.push(opened);
                 }
             }
@@ -296,7 +310,8 @@ impl Ledger {
         id.0 < self.next_id.load(Ordering::Relaxed)
     }
 
-    /// Whether the time to confirm a transaction is over at `now`.
+    /// Whether the time to confirm a transaction is over at `now`, or was over when another check took
+    /// its place.
     pub fn is_expired(&self, transaction: &Transaction, now: Timestamp) -> bool {
         self.expires_at(transaction) <= now
     }
@@ -363,6 +378,10 @@ impl Places for Ledger {
 }
 
 impl Entry {
+    fn is_cancelled(&self) -> bool {
+        matches!(self, Entry::Cancelled(..))
+    }
+
     fn touched_at(&self) -> Timestamp {
         match self {
             Entry::Cancelled(cancellation, _) => cancellation.cancelled_at,

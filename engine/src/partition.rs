@@ -68,8 +68,8 @@ impl Partition {
 
     /// Settles the fate of a batch: its answers are sent, or refused.
     pub fn end(&self, submission: Submission, durable: bool) {
-        if let Some((shard, mark)) = submission.shard
-            && let Some(shard) = self.shards.get(usize::from(shard.0))
+        if let Some(mark) = submission.shard
+            && let Some(shard) = self.shards.get(usize::from(mark.shard.0))
         {
             shard.batch_ended(mark, durable);
         }

@@ -110,7 +110,7 @@ impl Shard {
     /// Called by the committer when the fate of a batch is known.
     pub fn batch_ended(&self, mark: BatchMark, durable: bool) {
         if durable {
-            self.durable_mark.fetch_max(mark.0, Ordering::Release);
+            self.durable_mark.fetch_max(mark.number, Ordering::Release);
         }
         let before = self.batches_in_flight.fetch_sub(1, Ordering::AcqRel);
         if before >= SHARD_BATCHES_IN_FLIGHT_MAX && !self.mailbox.is_empty() {
@@ -214,7 +214,7 @@ impl Shard {
 
     /// Whether an event with this mark is durable.
     pub fn is_durable(&self, mark: BatchMark) -> bool {
-        mark.0 <= self.durable_mark.load(Ordering::Acquire)
+        mark.number <= self.durable_mark.load(Ordering::Acquire)
     }
 
     fn working(&self) -> Arc<Mutex<()>> {
@@ -245,7 +245,7 @@ impl ShardCommand {
 /// The records and answers of one batch, on their way to the committer.
 pub struct Submission {
     /// Whose batch this is; none for what is not a shard's.
-    pub shard: Option<(ShardId, BatchMark)>,
+    pub shard: Option<BatchMark>,
     /// Stored records.
     pub records: Vec<u8>,
     /// How many.
@@ -294,9 +294,10 @@ impl ShardWorker {
             self.shard.refuse_waiting();
             return;
         }
-        let mark = BatchMark(self.shard.next_mark.fetch_add(1, Ordering::Relaxed));
+        let number = self.shard.next_mark.fetch_add(1, Ordering::Relaxed);
+        let mark = BatchMark { shard: self.shard.id, number, is_first: false };
         let mut batch = Submission {
-            shard: Some((self.shard.id, mark)),
+            shard: Some(mark),
             records: Vec::new(),
             record_count: 0,
             answers: Vec::new(),
@@ -390,6 +391,7 @@ impl ShardWorker {
             Err(answer) => return answer,
         };
         let confirmation = Confirmation { transaction, confirmed_at: now, amounts };
+        let mark = BatchMark { is_first: true, ..mark };
         self.apply(Event::Confirmed(confirmation), mark, batch);
         CheckAnswer::Granted(transaction.granted())
     }

@@ -88,6 +88,20 @@ impl MemoryJournal {
         events.collect()
     }
 
+    /// The same log, copied, as if it had never been truncated.
+    pub fn untruncated(&self) -> MemoryJournal {
+        let log = self.0.lock().unwrap();
+        let mut whole = Log { all: log.all.clone(), epoch: log.epoch, ..Log::default() };
+        for frame in &log.all {
+            let next = whole.end + u64::from(frame.record_count());
+            let (at, end) = (Position::from_stored(whole.end), Position::from_stored(next));
+            whole.frames.push(StoredFrame { at, next: end, frame: frame.clone() });
+            whole.end = next;
+        }
+        assert_eq!(whole.end, log.end);
+        MemoryJournal(Arc::new(Mutex::new(whole)))
+    }
+
     /// How many frames the log holds.
     pub fn frame_count(&self) -> usize {
         self.0.lock().unwrap().frames.len()

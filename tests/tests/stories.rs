@@ -1,0 +1,200 @@
+//! Bugs that the simulation or a reader found, each told as a story on a stepped engine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::answer::Reply;
+use engine::command::{
+    Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Rejection, SettleAnswer,
+};
+use engine::identifier::Digest;
+use engine::ids::{OrganizationId, ServiceId, TerminalId};
+use engine::ledger::LedgerSettings;
+use engine::route::Known;
+use engine::shard::Submission;
+use engine::transaction::{Amounts, Event};
+use tests::fixture;
+use tests::memory::{AppendFault, HandClock};
+use tests::simulation::node::{Disk, Node};
+use tests::simulation::town::keys;
+
+const TTL_SECONDS: i64 = 24 * 3_600;
+const NOT_FOUND: SettleAnswer = SettleAnswer::Rejected(Rejection::NotFound);
+
+/// A stepped engine with the fixture; service 1 is limited to one use a week.
+struct Stage {
+    disk: Disk,
+    clock: Arc<HandClock>,
+    node: Node,
+}
+
+/// What a caller hears.
+type Heard<T> = std::sync::mpsc::Receiver<Option<T>>;
+
+impl Stage {
+    fn new(shard_count: u16) -> Stage {
+        let (disk, clock) = (Disk::default(), HandClock::at(fixture::NOW));
+        let node = Node::start(&disk, clock.clone(), settings(shard_count)).unwrap();
+        let mut stage = Stage { disk, clock, node };
+        let limited = fixture::REGISTRY.replace(
+            r#""service_kind":"visit","categories":[{"category":10},{"category":20},{"category":30}]}"#,
+            r#""service_kind":"visit","categories":[{"category":20,"limit":{"count":1,"period":"week"}}]}"#,
+        );
+        stage.import(&limited);
+        stage
+    }
+
+    fn import(&mut self, file: &str) {
+        let prepared = self.node.registrar().prepare(&mut file.as_bytes(), &keys()).unwrap();
+        let (registrar, mut append) = self.node.import();
+        registrar.record(prepared, &mut append);
+        drop(append);
+        self.node.publish();
+    }
+
+    fn check(&self) -> CheckAnswer {
+        let registry = self.node.partition.registry_full();
+        self.node.partition.check(&registry, &question())
+    }
+
+    fn granted(&self) -> Granted {
+        match self.check() {
+            CheckAnswer::Granted(granted) => granted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn record(&self, check: Check) -> Heard<CheckAnswer> {
+        let (reply, heard) = heard();
+        let known = self.node.partition.submit_record(check, Amounts::default(), patience(), reply);
+        assert_eq!(known, None);
+        heard
+    }
+
+    fn confirm(&self, confirm: Confirm) -> Heard<SettleAnswer> {
+        let (reply, heard) = heard();
+        answered(self.node.partition.submit_confirm(confirm, patience(), reply), heard)
+    }
+
+    fn cancel(&self, granted: Granted) -> Heard<SettleAnswer> {
+        let organization = OrganizationId(1);
+        let Granted { transaction, holder, .. } = granted;
+        let cancel = Cancel { organization, transaction, holder };
+        let (reply, heard) = heard();
+        answered(self.node.partition.submit_cancel(cancel, patience(), reply), heard)
+    }
+
+    /// All shards work off what waits.
+    fn drain(&mut self) -> Vec<Submission> {
+        let shards = 0..self.node.partition.shards().len();
+        shards.flat_map(|shard| self.node.drain(shard)).collect()
+    }
+
+    fn drain_and_commit(&mut self) -> bool {
+        let batches = self.drain();
+        self.node.commit(batches)
+    }
+
+    /// The next append fails, and the journal is recovered.
+    fn lose(&mut self) {
+        self.disk.journal.plan_faults([Some(AppendFault::Lost)]);
+        assert!(!self.drain_and_commit());
+        self.node.recover();
+    }
+
+    fn crash(&mut self) {
+        let settings = settings(self.node.partition.shards().len().try_into().unwrap());
+        self.node = Node::start(&self.disk, self.clock.clone(), settings).unwrap();
+    }
+
+    fn confirmations(&self) -> usize {
+        let events = self.disk.journal.events();
+        events.iter().filter(|event| matches!(event, Event::Confirmed(_))).count()
+    }
+}
+
+fn settings(shard_count: u16) -> LedgerSettings {
+    LedgerSettings { checked_ttl_seconds: TTL_SECONDS, transactions_max: 1_000, shard_count }
+}
+
+fn patience() -> Deadline {
+    Deadline(Instant::now() + Duration::from_secs(100_000))
+}
+
+fn question() -> Check {
+    Check {
+        organization: OrganizationId(1),
+        terminal: TerminalId(2),
+        service: ServiceId(1),
+        identifier: code("AAABBBCCC"),
+    }
+}
+
+fn code(code: &str) -> Digest {
+    keys().identifiers.client_code(code).unwrap()
+}
+
+fn confirm_of(granted: Granted) -> Confirm {
+    let Granted { transaction, holder, category } = granted;
+    let (organization, amounts) = (OrganizationId(1), Amounts::default());
+    Confirm { organization, transaction, holder, category, amounts }
+}
+
+fn heard<T: Send + 'static>() -> (Reply<T>, Heard<T>) {
+    let (sender, heard) = std::sync::mpsc::channel();
+    // A stage that is over wants no answer.
+    (Reply::new(move |answer| drop(sender.send(answer))), heard)
+}
+
+/// An answer that needed no shard, as if one had given it.
+fn answered(known: Option<Known>, heard: Heard<SettleAnswer>) -> Heard<SettleAnswer> {
+    match known {
+        None => heard,
+        Some(Known::Answer(answer)) => {
+            let (sender, heard) = std::sync::mpsc::channel();
+            sender.send(Some(answer)).unwrap();
+            heard
+        }
+        Some(Known::Unknown(id)) => panic!("only the history knows {id}"),
+    }
+}
+
+fn said<T>(heard: &Heard<T>) -> Option<T> {
+    heard.try_recv().expect("an answer")
+}
+
+#[test]
+fn a_cancel_that_was_lost_is_made_again() {
+    // The tombstone of a cancel whose frame was lost stayed in memory. The repeated cancel found it,
+    // was answered Done, and nothing of it was in the log: after a restart the check could be
+    // confirmed.
+    let mut stage = Stage::new(2);
+    let granted = stage.granted();
+    assert!(stage.node.commit(Vec::new()));
+    let lost = stage.cancel(granted);
+    stage.lose();
+    assert_eq!(said(&lost), Some(SettleAnswer::Unavailable));
+    let repeated = stage.cancel(granted);
+    assert!(stage.drain_and_commit());
+    assert_eq!(said(&repeated), Some(SettleAnswer::Done));
+    stage.crash();
+    let confirm = stage.confirm(confirm_of(granted));
+    assert!(stage.drain_and_commit());
+    assert_eq!(said(&confirm), Some(NOT_FOUND));
+}
+
+#[test]
+fn a_recorded_check_that_was_lost_holds_no_place() {
+    // A check of connection type 3 whose frame was lost stayed as an open check that nobody knew of,
+    // and held its place: the holder was refused until its time was over.
+    let mut stage = Stage::new(2);
+    let lost = stage.record(question());
+    stage.lose();
+    assert_eq!(said(&lost), Some(CheckAnswer::Unavailable));
+    let again = stage.record(question());
+    assert!(stage.drain_and_commit());
+    assert!(matches!(said(&again), Some(CheckAnswer::Granted(_))));
+    assert_eq!(stage.confirmations(), 1);
+}
