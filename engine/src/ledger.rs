@@ -29,6 +29,8 @@ const MAP_PARTS: usize = 1_024;
 /// A settled transaction stays in memory this much longer than an open one could, so that a late
 /// repeat of a replayed event finds it.
 const SWEEP_SLACK_SECONDS: i64 = 3_600;
+/// Before every check.
+const NEVER: Timestamp = Timestamp(i64::MIN);
 /// No place on earth is further from UTC.
 const WESTERNMOST: UtcOffset = UtcOffset(-14 * 3_600);
 
@@ -157,8 +159,7 @@ impl Ledger {
         vacant.insert(Entry::Open(*transaction));
         self.transaction_count.fetch_add(1, Ordering::Relaxed);
         if let Some(key) = limit_key(transaction) {
-            let expires_at = self.expires_at(transaction);
-            self.places.entry(key).or_default().hold(transaction.id, expires_at);
+            self.places.entry(key).or_default().hold(transaction.id, transaction.checked_at);
         }
     }
 
@@ -177,7 +178,7 @@ impl Ledger {
             }
         }
         if let Some(key) = limit_key(transaction) {
-            self.places.entry(key).or_default().spend(transaction.id);
+            self.places.entry(key).or_default().spend(transaction.id, transaction.checked_at);
         }
     }
 
@@ -225,7 +226,7 @@ impl Ledger {
 
     /// Forgets transactions and places whose time is over.
     pub fn sweep(&self, now: Timestamp) {
-        let horizon = now.plus_seconds(-self.settings.checked_ttl_seconds - SWEEP_SLACK_SECONDS);
+        let horizon = self.horizon(now);
         let mut swept = 0;
         self.transactions.retain(|_, entry| {
             let keep = entry.touched_at() > horizon;
@@ -280,7 +281,7 @@ impl Ledger {
         }
         for entry in recovered.places.iter().filter(|entry| mine(entry.key().holder)) {
             let mut uses = self.places.entry(*entry.key()).or_default();
-            entry.value().spent.iter().for_each(|id| uses.spend(*id));
+            entry.value().spent.iter().for_each(|(id, checked_at)| uses.spend(*id, *checked_at));
         }
         kept_open.iter().for_each(|opened| self.apply_opened(opened));
     }
@@ -313,7 +314,9 @@ impl Ledger {
     /// Whether the time to confirm a transaction is over at `now`, or was over when another check took
     /// its place.
     pub fn is_expired(&self, transaction: &Transaction, now: Timestamp) -> bool {
-        self.expires_at(transaction) <= now
+        let uses = limit_key(transaction).and_then(|key| self.places.get(&key));
+        let now = uses.map_or(now, |uses| now.max(uses.latest()));
+        transaction.checked_at.plus_seconds(self.settings.checked_ttl_seconds) <= now
     }
 
     /// The shard of a holder.
@@ -346,33 +349,36 @@ impl Ledger {
     /// Calls `visit` for every spent place; held ones follow from the open transactions.
     pub fn for_each_spent(&self, mut visit: impl FnMut(&LimitKey, TransactionId)) {
         for entry in &self.places {
-            entry.value().spent.iter().for_each(|id| visit(entry.key(), *id));
+            entry.value().spent.iter().for_each(|(id, _)| visit(entry.key(), *id));
         }
     }
 
-    /// Puts a spent place back, from a snapshot.
+    /// Puts a spent place back, from a snapshot. When it was checked is known as long as it matters:
+    /// from the transaction, which is kept longer than any open one.
     pub fn restore_spent(&self, key: LimitKey, id: TransactionId) {
-        self.places.entry(key).or_default().spend(id);
+        self.places.entry(key).or_default().spend(id, NEVER);
     }
 
     fn hold(&self, place: &LimitedPlace, transaction: &Transaction, now: Timestamp) -> bool {
         let mut uses = self.places.entry(place.key).or_default();
-        let free = uses.taken(now) < u64::from(place.count);
+        let free = uses.taken(now, self.settings.checked_ttl_seconds) < u64::from(place.count);
         if free {
-            uses.forget_expired(now);
-            uses.hold(transaction.id, self.expires_at(transaction));
+            uses.forget(self.horizon(now));
+            uses.hold(transaction.id, transaction.checked_at);
         }
         free
     }
 
-    fn expires_at(&self, transaction: &Transaction) -> Timestamp {
-        transaction.checked_at.plus_seconds(self.settings.checked_ttl_seconds)
+    /// What was last touched then or earlier can be forgotten.
+    fn horizon(&self, now: Timestamp) -> Timestamp {
+        now.plus_seconds(-self.settings.checked_ttl_seconds - SWEEP_SLACK_SECONDS)
     }
 }
 
 impl Places for Ledger {
     fn has_free(&self, place: &LimitedPlace, now: Timestamp) -> bool {
-        let taken = self.places.get(&place.key).map_or(0, |uses| uses.taken(now));
+        let ttl_seconds = self.settings.checked_ttl_seconds;
+        let taken = self.places.get(&place.key).map_or(0, |uses| uses.taken(now, ttl_seconds));
         taken < u64::from(place.count)
     }
 }
@@ -405,24 +411,28 @@ pub enum OpenError {
     PlaceTaken,
 }
 
-/// The uses of one limit: transactions that spent a place, and those that hold one.
+/// The uses of one limit: transactions that spent a place, and those that hold one, each with the
+/// instant of its check.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Uses {
-    spent: Vec<TransactionId>,
+    spent: Vec<(TransactionId, Timestamp)>,
     held: Vec<(TransactionId, Timestamp)>,
 }
 
 impl Uses {
-    fn hold(&mut self, id: TransactionId, until: Timestamp) {
-        if !self.spent.contains(&id) && !self.held.iter().any(|(held, _)| *held == id) {
-            self.held.push((id, until));
+    fn hold(&mut self, id: TransactionId, checked_at: Timestamp) {
+        let known =
+            |uses: &[(TransactionId, Timestamp)]| uses.iter().any(|(known, _)| *known == id);
+        if !known(&self.spent) && !known(&self.held) {
+            self.held.push((id, checked_at));
         }
     }
 
-    fn spend(&mut self, id: TransactionId) {
+    fn spend(&mut self, id: TransactionId, checked_at: Timestamp) {
         self.release(id);
-        if !self.spent.contains(&id) {
-            self.spent.push(id);
+        match self.spent.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, known)) => *known = checked_at.max(*known),
+            None => self.spent.push((id, checked_at)),
         }
     }
 
@@ -430,12 +440,22 @@ impl Uses {
         self.held.retain(|(held, _)| *held != id);
     }
 
-    fn forget_expired(&mut self, now: Timestamp) {
-        self.held.retain(|(_, until)| *until > now);
+    /// Forgets checks from before `horizon`, which expired so long ago that no clock goes back there.
+    fn forget(&mut self, horizon: Timestamp) {
+        self.held.retain(|(_, checked_at)| *checked_at > horizon);
     }
 
-    fn taken(&self, now: Timestamp) -> u64 {
-        let held = self.held.iter().filter(|(_, until)| *until > now).count();
+    /// How late it is here at least: time does not run backwards past a check that took a place, or
+    /// the clock could give a place back to the check that had lost it.
+    fn latest(&self) -> Timestamp {
+        let uses = self.spent.iter().chain(&self.held);
+        uses.map(|(_, checked_at)| *checked_at).max().unwrap_or(NEVER)
+    }
+
+    fn taken(&self, now: Timestamp, ttl_seconds: i64) -> u64 {
+        let now = now.max(self.latest());
+        let live = |checked_at: Timestamp| checked_at.plus_seconds(ttl_seconds) > now;
+        let held = self.held.iter().filter(|(_, checked_at)| live(*checked_at)).count();
         u64::try_from(self.spent.len().saturating_add(held)).unwrap_or(u64::MAX)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use engine::answer::Reply;
 use engine::command::{
-    Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Rejection, SettleAnswer,
+    Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Refusal, Rejection, SettleAnswer,
 };
 use engine::identifier::Digest;
 use engine::ids::{OrganizationId, ServiceId, TerminalId};
@@ -197,4 +197,25 @@ fn a_recorded_check_that_was_lost_holds_no_place() {
     assert!(stage.drain_and_commit());
     assert!(matches!(said(&again), Some(CheckAnswer::Granted(_))));
     assert_eq!(stage.confirmations(), 1);
+}
+
+#[test]
+fn a_clock_that_goes_back_gives_no_place_twice() {
+    // A check expired and another one took its place. Then the clock was set back by some minutes:
+    // the first check could be confirmed again, and both spent the one place.
+    let mut stage = Stage::new(2);
+    let first = stage.granted();
+    stage.clock.pass_seconds(TTL_SECONDS);
+    let second = stage.granted();
+    stage.clock.pass_seconds(-600);
+    for _ in 0..2 {
+        let confirm = stage.confirm(confirm_of(first));
+        assert!(stage.drain_and_commit());
+        assert_eq!(said(&confirm), Some(NOT_FOUND));
+        assert_eq!(stage.check(), CheckAnswer::Refused(Refusal::NoBenefit));
+        stage.crash();
+    }
+    let confirm = stage.confirm(confirm_of(second));
+    assert!(stage.drain_and_commit());
+    assert_eq!(said(&confirm), Some(SettleAnswer::Done));
 }
