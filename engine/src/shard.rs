@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 
 use crate::answer::{Answer, Reply};
-use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
+use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, SettleAnswer};
 use crate::ids::ShardId;
 use crate::ledger::BatchMark;
 use crate::limits::{MAILBOX_COMMANDS_MAX, SHARD_BATCH_COMMANDS_MAX, SHARD_BATCHES_IN_FLIGHT_MAX};
@@ -369,7 +369,8 @@ impl ShardWorker {
         batch: &mut Submission,
     ) -> SettleAnswer {
         match plan {
-            None => SettleAnswer::Rejected(Rejection::NotFound),
+            // It was known when it came here and has been swept since: the history knows it.
+            None => SettleAnswer::Unavailable,
             Some(Plan::Answer(answer)) => answer,
             Some(Plan::Apply(event)) => {
                 self.apply(event, mark, batch);

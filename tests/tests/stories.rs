@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::answer::Reply;
+use engine::calendar::Clock;
 use engine::command::{
     Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Refusal, Rejection, SettleAnswer,
 };
@@ -218,4 +219,19 @@ fn a_clock_that_goes_back_gives_no_place_twice() {
     let confirm = stage.confirm(confirm_of(second));
     assert!(stage.drain_and_commit());
     assert_eq!(said(&confirm), Some(SettleAnswer::Done));
+}
+
+#[test]
+fn a_call_that_waits_through_a_sweep_is_not_unknown() {
+    // A repeated call waited for its shard while a sweep forgot the transaction. The shard answered
+    // that there is no such transaction, though the history knows it as confirmed.
+    let mut stage = Stage::new(1);
+    let granted = stage.granted();
+    stage.confirm(confirm_of(granted));
+    assert!(stage.drain_and_commit());
+    stage.clock.pass_seconds(2 * TTL_SECONDS);
+    let waiting = stage.cancel(granted);
+    stage.node.partition.ledger().sweep(stage.clock.now());
+    assert!(stage.drain_and_commit());
+    assert_eq!(said(&waiting), Some(SettleAnswer::Unavailable));
 }
