@@ -79,6 +79,7 @@ pub struct Ledger {
     reserved_through: AtomicU64,
     openings: ArrayQueue<Transaction>,
     openings_dropped: AtomicU64,
+    undoings: AtomicU64,
 }
 
 impl Ledger {
@@ -94,6 +95,7 @@ impl Ledger {
             reserved_through: AtomicU64::new(0),
             openings: ArrayQueue::new(OPENINGS_WAITING_MAX),
             openings_dropped: AtomicU64::new(0),
+            undoings: AtomicU64::new(0),
         }
     }
 
@@ -243,6 +245,7 @@ impl Ledger {
     /// undone. Of a cancel that is undone no more than the log has comes back, because it has forgotten
     /// the holder.
     pub fn replace_shard(&self, shard: ShardId, recovered: &Ledger) {
+        self.undoings.fetch_add(1, Ordering::AcqRel);
         let shard_count = self.settings.shard_count;
         let mine = |holder| shard_of(holder, shard_count) == shard;
         let mut kept_open = Vec::new();
@@ -284,6 +287,7 @@ impl Ledger {
             entry.value().spent.iter().for_each(|(id, checked_at)| uses.spend(*id, *checked_at));
         }
         kept_open.iter().for_each(|opened| self.apply_opened(opened));
+        self.undoings.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Openings that are to be journaled, at most `count`.
@@ -332,6 +336,11 @@ impl Ledger {
     /// Openings that were never journaled because too many waited.
     pub fn openings_dropped(&self) -> u64 {
         self.openings_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Changes whenever something is undone. What was read before a change may never become durable.
+    pub fn undoings(&self) -> u64 {
+        self.undoings.load(Ordering::Acquire)
     }
 
     /// The last id that may be given out.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use engine::answer::Reply;
 use engine::calendar::Clock;
+use engine::checkpoint;
 use engine::command::{
     Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Refusal, Rejection, SettleAnswer,
 };
@@ -15,10 +16,11 @@ use engine::ids::{OrganizationId, ServiceId, TerminalId};
 use engine::ledger::LedgerSettings;
 use engine::route::Known;
 use engine::shard::Submission;
+use engine::snapshot::{SnapshotError, SnapshotStore};
 use engine::transaction::{Amounts, Event};
 use tests::fixture;
 use tests::memory::{AppendFault, HandClock};
-use tests::simulation::node::{Disk, Node};
+use tests::simulation::node::{Disk, Node, PARTITION};
 use tests::simulation::town::keys;
 
 const TTL_SECONDS: i64 = 24 * 3_600;
@@ -234,4 +236,29 @@ fn a_call_that_waits_through_a_sweep_is_not_unknown() {
     stage.node.partition.ledger().sweep(stage.clock.now());
     assert!(stage.drain_and_commit());
     assert_eq!(said(&waiting), Some(SettleAnswer::Unavailable));
+}
+
+#[test]
+fn a_snapshot_holds_nothing_that_was_undone() {
+    // A snapshot had captured a confirm that was not durable yet. The journal failed, the confirm was
+    // undone and refused, the journal came back, and the snapshot was sealed all the same: after a
+    // restart the confirm was there again, though not in the log.
+    let mut stage = Stage::new(2);
+    let granted = stage.granted();
+    assert!(stage.node.commit(Vec::new()));
+    let lost = stage.confirm(confirm_of(granted));
+    let batches = stage.drain();
+    let Stage { node, disk, .. } = &mut stage;
+    disk.journal.plan_faults([Some(AppendFault::Lost)]);
+    let partition = node.partition.clone();
+    let (replay_from, registry) = (partition.durable(), partition.registry_full());
+    let seal = || {
+        assert!(!node.commit(batches));
+        node.recover();
+        Ok(())
+    };
+    let mut parts = checkpoint::parts(partition, registry, 1, seal);
+    let put = disk.snapshots.put(PARTITION, replay_from, &mut parts);
+    assert!(matches!(put, Err(SnapshotError::Abandoned(_))), "{put:?}");
+    assert_eq!(said(&lost), Some(SettleAnswer::Unavailable));
 }
