@@ -81,13 +81,7 @@ impl Partition {
         }
     }
 
-    /// Decides a check and claims a transaction for its benefit.
-    #[inline]
-    pub fn claim(&self, check: &Check, now: Timestamp) -> Result<Transaction, CheckAnswer> {
-        self.claim_in(&self.registry.load(), check, now)
-    }
-
-    /// The same in a revision that the caller holds.
+    /// Decides a check in a revision that the caller holds and claims a transaction for its benefit.
     #[inline]
     pub fn claim_in(
         &self,

@@ -387,7 +387,13 @@ impl ShardWorker {
         batch: &mut Submission,
     ) -> CheckAnswer {
         let now = self.partition.now();
-        let transaction = match self.partition.claim(check, now) {
+        let registry = self.partition.registry();
+        let holder = registry.holder_id(&check.identifier);
+        if holder.is_some_and(|holder| self.partition.ledger().shard(holder) != self.shard.id) {
+            // An import gave the identifier to somebody else while the check waited here.
+            return CheckAnswer::Unavailable;
+        }
+        let transaction = match self.partition.claim_in(&registry, check, now) {
             Ok(transaction) => transaction,
             Err(answer) => return answer,
         };

@@ -12,6 +12,7 @@ use engine::command::{
     Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Refusal, Rejection, SettleAnswer,
 };
 use engine::identifier::Digest;
+use engine::ids::HolderId;
 use engine::ids::{OrganizationId, ServiceId, TerminalId};
 use engine::ledger::LedgerSettings;
 use engine::route::Known;
@@ -261,4 +262,25 @@ fn a_snapshot_holds_nothing_that_was_undone() {
     let put = disk.snapshots.put(PARTITION, replay_from, &mut parts);
     assert!(matches!(put, Err(SnapshotError::Abandoned(_))), "{put:?}");
     assert_eq!(said(&lost), Some(SettleAnswer::Unavailable));
+}
+
+#[test]
+fn a_shard_records_for_its_own_holders_only() {
+    // While a check of connection type 3 waited for its shard, an import gave the identifier to a
+    // holder of another shard. The first shard recorded it under its own batch, whose number the other
+    // shard then took for one of its own: a repeated call could be answered before it was durable.
+    let mut stage = Stage::new(2);
+    let waiting = stage.record(question());
+    let partition = stage.node.partition.clone();
+    let shard = |holder| partition.ledger().shard(HolderId(holder));
+    let other = (100..200).find(|holder| shard(*holder) != shard(1)).unwrap();
+    let moved = format!(
+        r#"{{"kind":"holder","id":{other},"region":"14","cards":[{{"type":"ecs","client_code":"AAABBBCCC"}}],"categories":[{{"category":20}}]}}
+{{"kind":"holder","id":1,"deleted":true}}"#
+    );
+    stage.import(&moved);
+    assert!(stage.drain_and_commit());
+    assert_eq!(said(&waiting), Some(CheckAnswer::Unavailable));
+    assert_eq!(stage.granted().holder, HolderId(other));
+    assert_eq!(stage.confirmations(), 0);
 }
