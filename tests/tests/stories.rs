@@ -15,6 +15,7 @@ use engine::identifier::Digest;
 use engine::ids::HolderId;
 use engine::ids::{OrganizationId, ServiceId, TerminalId};
 use engine::ledger::LedgerSettings;
+use engine::record::{ImportPart, Record};
 use engine::route::Known;
 use engine::shard::Submission;
 use engine::snapshot::{SnapshotError, SnapshotStore};
@@ -283,4 +284,28 @@ fn a_shard_records_for_its_own_holders_only() {
     assert_eq!(said(&waiting), Some(CheckAnswer::Unavailable));
     assert_eq!(stage.granted().holder, HolderId(other));
     assert_eq!(stage.confirmations(), 0);
+}
+
+#[test]
+fn nothing_is_answered_behind_a_frame_that_failed() {
+    // A frame was full, and appending it failed. The next batch, a repeat of a confirm in that frame
+    // with no record of its own, went into an empty frame, which needs no append: the repeat was
+    // answered Done, though the confirm was lost.
+    let mut stage = Stage::new(2);
+    let granted = stage.granted();
+    assert!(stage.node.commit(Vec::new()));
+    let first = stage.confirm(confirm_of(granted));
+    let mut batches = stage.drain();
+    let mut records = Vec::new();
+    for index in 0..8 {
+        Record::ImportPart(ImportPart { import: 9, index, bytes: vec![0; 200 << 10] })
+            .push(&mut records);
+    }
+    batches.push(Submission { shard: None, records, record_count: 8, answers: Vec::new() });
+    let repeated = stage.confirm(confirm_of(granted));
+    batches.extend(stage.drain());
+    stage.disk.journal.plan_faults([Some(AppendFault::Lost)]);
+    assert!(!stage.node.commit(batches));
+    assert_eq!(said(&first), Some(SettleAnswer::Unavailable));
+    assert_eq!(said(&repeated), Some(SettleAnswer::Unavailable));
 }
