@@ -63,7 +63,8 @@ pub struct Shard {
     next_mark: AtomicU64,
     durable_mark: AtomicU64,
     /// Held while a batch is worked on, so that recovery and snapshots see whole batches. A std
-    /// lock: its holder never awaits. Replaced when a worker is stuck inside it.
+    /// lock: its holder never awaits. Replaced when a worker is stuck inside it. The outer one is held
+    /// for the moment in which a batch is handed over or another worker put in charge.
     working: Mutex<Arc<Mutex<()>>>,
 }
 
@@ -120,6 +121,7 @@ impl Shard {
 
     /// Begins the generation of the next worker; a former worker stops at its next command.
     pub fn start_generation(&self) -> u64 {
+        let _working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
@@ -148,8 +150,9 @@ impl Shard {
 
     /// Abandons a worker that does not come back from its batch.
     pub fn abandon_worker(&self) {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        *self.working.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Mutex::new(()));
+        *working = Arc::new(Mutex::new(()));
     }
 
     /// Runs `act` while no batch is being worked on. A worker that does not come back from its batch
@@ -312,9 +315,23 @@ impl ShardWorker {
             }
             self.work(command, mark, &mut batch);
         }
-        self.shard.batches_in_flight.fetch_add(1, Ordering::AcqRel);
-        self.partition.submit(batch);
+        self.hand_over(batch);
         drop(guard);
+    }
+
+    /// Hands a batch to the committer, unless this worker was abandoned in the middle of it: then its
+    /// commands may have been repeated and settled since. What it changed after that in the hands of
+    /// its successor is undone by rebuilding the shard once more.
+    fn hand_over(&self, batch: Submission) {
+        let working = self.shard.working.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.in_charge() {
+            self.shard.batches_in_flight.fetch_add(1, Ordering::AcqRel);
+            self.partition.submit(batch);
+            return;
+        }
+        drop(working);
+        self.shard.close();
+        batch.answers.into_iter().for_each(Answer::refuse);
     }
 
     fn work(&self, command: ShardCommand, mark: BatchMark, batch: &mut Submission) {

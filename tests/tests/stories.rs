@@ -17,6 +17,7 @@ use engine::ids::{OrganizationId, ServiceId, TerminalId};
 use engine::ledger::LedgerSettings;
 use engine::record::{ImportPart, Record};
 use engine::route::Known;
+use engine::shard::ShardWorker;
 use engine::shard::Submission;
 use engine::snapshot::{SnapshotError, SnapshotStore};
 use engine::transaction::{Amounts, Event};
@@ -66,6 +67,18 @@ impl Stage {
 
     fn granted(&self) -> Granted {
         match self.check() {
+            CheckAnswer::Granted(granted) => granted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The same person asks another organization, for which there is no limit.
+    fn granted_elsewhere(&self) -> Granted {
+        let organization = OrganizationId(3);
+        let (terminal, service) = (TerminalId(30), ServiceId(3));
+        let check = Check { organization, terminal, service, ..question() };
+        let registry = self.node.partition.registry_full();
+        match self.node.partition.check(&registry, &check) {
             CheckAnswer::Granted(granted) => granted,
             other => panic!("{other:?}"),
         }
@@ -308,4 +321,41 @@ fn nothing_is_answered_behind_a_frame_that_failed() {
     assert!(!stage.node.commit(batches));
     assert_eq!(said(&first), Some(SettleAnswer::Unavailable));
     assert_eq!(said(&repeated), Some(SettleAnswer::Unavailable));
+}
+
+#[test]
+fn a_worker_that_was_abandoned_hands_nothing_over() {
+    // A worker hung in the middle of a batch, was taken for stuck, and its shard was rebuilt: the
+    // confirm that it had worked on was undone, repeated and made durable. Then the worker went on and
+    // handed its batch over: the log held the confirm twice.
+    let mut stage = Stage::new(1);
+    let (first, second) = (stage.granted(), stage.granted_elsewhere());
+    let elsewhere = |granted| Confirm { organization: OrganizationId(3), ..confirm_of(granted) };
+    assert!(stage.node.commit(Vec::new()));
+    let confirm = stage.confirm(confirm_of(first));
+    let behind = stage.confirm(elsewhere(second));
+    let (partition, disk) = (stage.node.partition.clone(), stage.disk.clone());
+    let (reply, repeated) = heard();
+    stage.clock.interrupt(2, move || {
+        let shard = partition.shards().first().unwrap();
+        shard.abandon_worker();
+        let recovered = disk.recover(settings(1));
+        partition.ledger().replace_shard(shard.id(), &recovered.ledger);
+        let worker = ShardWorker::new(partition.clone(), shard.clone(), shard.start_generation());
+        assert_eq!(partition.submit_confirm(confirm_of(first), patience(), reply), None);
+        assert!(worker.drain());
+    });
+    let batches = stage.node.drain_abandoned(0);
+    assert!(stage.node.commit(batches));
+    assert_eq!(said(&repeated), Some(SettleAnswer::Done));
+    assert_eq!(said(&confirm), Some(SettleAnswer::Unavailable));
+    assert_eq!(said(&behind), Some(SettleAnswer::Unavailable));
+    assert_eq!(stage.confirmations(), 1);
+    // What it may have changed meanwhile is undone by rebuilding the shard once more.
+    assert!(!stage.node.partition.shards()[0].is_up());
+    stage.node.rebuild(0);
+    let behind = stage.confirm(elsewhere(second));
+    assert!(stage.drain_and_commit());
+    assert_eq!(said(&behind), Some(SettleAnswer::Done));
+    assert_eq!(stage.confirmations(), 2);
 }

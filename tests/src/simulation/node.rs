@@ -108,6 +108,12 @@ impl Node {
         self.batches.try_iter().collect()
     }
 
+    /// The same by a worker that finds itself replaced.
+    pub fn drain_abandoned(&mut self, shard: usize) -> Vec<Submission> {
+        assert!(!self.workers[shard].drain());
+        self.batches.try_iter().collect()
+    }
+
     /// One round of the committer over these batches; false when the journal failed.
     pub fn commit(&mut self, batches: Vec<Submission>) -> bool {
         batches.into_iter().for_each(|batch| self.committer.add(batch));
