@@ -221,6 +221,7 @@ impl Engine {
     pub fn import(&self, file: &mut dyn BufRead) -> Result<ImportReport, ImportError> {
         let inner = &self.inner;
         let mut registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.resolve_import(&mut registrar)?;
         let prepared = registrar.prepare(file, &inner.keys)?;
         let (lines, changes) = (prepared.lines, prepared.changes);
         if changes > 0 {
@@ -235,7 +236,10 @@ impl Engine {
         let caretaker = &inner.caretaker;
         let partition = &caretaker.partition;
         // No import is under way while this lock is held, so replay never begins inside one.
-        let registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.resolve_import(&mut registrar).is_err() {
+            return Err(SnapshotError::Abandoned("the end of an import is not known yet"));
+        }
         let replay_from = partition.durable();
         let registry = partition.registry_full();
         let last_import = registrar.last_import();
@@ -370,16 +374,18 @@ impl Inner {
         let revision = registrar.next_revision();
         let recorded = registrar.record(prepared, &mut |record| self.append(record));
         match recorded {
-            Recorded::Committed => {}
+            Recorded::Committed => self.caretaker.partition.publish(registrar.registry().clone()),
             Recorded::Abandoned => return Err(ImportError::Unavailable),
             Recorded::Unknown => self.resolve_import(registrar)?,
         }
-        self.caretaker.partition.publish(registrar.registry().clone());
         if registrar.registry().id() == revision { Ok(()) } else { Err(ImportError::Unavailable) }
     }
 
-    /// The end of a commit is unknown: once the journal is back, it tells what happened.
+    /// Where the end of an import is unknown: once the journal is back, it tells what happened.
     fn resolve_import(&self, registrar: &mut Registrar) -> Result<(), ImportError> {
+        if !registrar.is_unresolved() {
+            return Ok(());
+        }
         let deadline = Instant::now() + IMPORT_TIMEOUT;
         while self.caretaker.partition.has_failed() {
             if Instant::now() > deadline {
@@ -387,9 +393,14 @@ impl Inner {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        // The record may still wait for the committer; behind this it is in the log or never will be.
+        if !self.caretaker.flush(IMPORT_TIMEOUT) {
+            return Err(ImportError::Unavailable);
+        }
         let recovered =
             self.caretaker.recover(Extent::Whole).map_err(|_| ImportError::Unavailable)?;
         registrar.resume(recovered.writer, recovered.last_import);
+        self.caretaker.partition.publish(registrar.registry().clone());
         Ok(())
     }
 

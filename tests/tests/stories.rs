@@ -14,6 +14,7 @@ use engine::command::{
 use engine::identifier::Digest;
 use engine::ids::HolderId;
 use engine::ids::{OrganizationId, ServiceId, TerminalId};
+use engine::import::{ImportError, Recorded};
 use engine::ledger::LedgerSettings;
 use engine::record::{ImportPart, Record};
 use engine::route::Known;
@@ -358,4 +359,27 @@ fn a_worker_that_was_abandoned_hands_nothing_over() {
     assert!(stage.drain_and_commit());
     assert_eq!(said(&behind), Some(SettleAnswer::Done));
     assert_eq!(stage.confirmations(), 2);
+}
+
+#[test]
+fn nothing_is_imported_before_the_end_of_the_last_import_is_known() {
+    // The commit of an import had an unknown end, and the journal stayed away too long to ask it. The
+    // next import made the same revision a second time: recovery took the first for both, and an
+    // import that had been reported as done was gone.
+    let mut stage = Stage::new(1);
+    let file = r#"{"kind":"category","id":77,"name":"Новая","priority":1}"#;
+    let prepared = stage.node.registrar().prepare(&mut file.as_bytes(), &keys()).unwrap();
+    stage.disk.journal.plan_faults([None, Some(AppendFault::Kept)]);
+    let (registrar, mut append) = stage.node.import();
+    assert_eq!(registrar.record(prepared, &mut append), Recorded::Unknown);
+    drop(append);
+    stage.node.recover();
+    let refused = stage.node.registrar().prepare(&mut file.as_bytes(), &keys());
+    assert!(matches!(refused, Err(ImportError::Unavailable)));
+    let recovered = stage.disk.recover(settings(1));
+    let (registrar, append) = stage.node.import();
+    registrar.resume(recovered.writer, recovered.last_import);
+    drop(append);
+    let again = stage.node.registrar().prepare(&mut file.as_bytes(), &keys()).unwrap();
+    assert_eq!(again.changes, 0);
 }
