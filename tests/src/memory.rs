@@ -179,7 +179,9 @@ impl Journal for MemoryJournal {
 
 /// Snapshots in memory.
 #[derive(Clone, Default)]
-pub struct MemorySnapshots(Arc<Mutex<BTreeMap<u64, (SnapshotInfo, Vec<SnapshotPart>)>>>);
+pub struct MemorySnapshots(Arc<Mutex<Generations>>);
+
+type Generations = BTreeMap<u64, (SnapshotInfo, Vec<SnapshotPart>)>;
 
 impl MemorySnapshots {
     /// Damages the newest one, so that recovery needs the one before.

@@ -6,7 +6,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, IteratorRandom, SliceRandom};
 
-use crate::simulation::town::{Dates, IDENTIFIER_COUNT, Identifier, Link, Person, Town};
+use crate::simulation::town::{Card, Dates, IDENTIFIER_COUNT, Identifier, Link, Person, Town};
 
 /// Holders are `1..=HOLDERS`.
 pub const HOLDERS: u64 = 9;
@@ -128,7 +128,7 @@ impl Town {
     }
 
     fn edit_holder(&mut self, random: &mut SmallRng, today: i32, id: u64) {
-        let mut cards: Vec<(u32, &'static str, Option<i32>)> = Vec::new();
+        let mut cards: Vec<Card> = Vec::new();
         self.holders.remove(&id);
         for _ in 0..random.random_range(0..4) {
             let code = random.random_range(0..IDENTIFIER_COUNT);

@@ -90,16 +90,6 @@ pub fn run(seed: u64, shown: usize) {
         }
     }
     story.crash();
-    if std::env::var("STATS").is_ok() {
-        eprintln!(
-            "granted {} confirmed {} cancelled {} log {} holders {}",
-            story.granted.len(),
-            story.confirmed.len(),
-            story.cancelled.len(),
-            story.disk.journal.events().len(),
-            story.town.holders.len()
-        );
-    }
 }
 
 impl Story {

@@ -57,6 +57,9 @@ pub struct Link {
     pub limit: Option<(u32, &'static str)>,
 }
 
+/// Client code, status and last date of a card.
+pub type Card = (u32, &'static str, Option<i32>);
+
 /// A holder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Person {
@@ -67,7 +70,7 @@ pub struct Person {
     /// Insurance number.
     pub snils: Option<u32>,
     /// Client code, status and last date of each card.
-    pub cards: Vec<(u32, &'static str, Option<i32>)>,
+    pub cards: Vec<Card>,
     /// Categories and their dates.
     pub rights: Vec<(u32, Dates)>,
 }
@@ -186,10 +189,7 @@ impl Town {
     }
 
     /// Who has this identifier, and the card it stands on.
-    pub fn find(
-        &self,
-        identifier: Identifier,
-    ) -> Option<(u64, &Person, Option<(u32, &'static str, Option<i32>)>)> {
+    pub fn find(&self, identifier: Identifier) -> Option<(u64, &Person, Option<Card>)> {
         self.holders.iter().find_map(|(id, person)| match identifier {
             Identifier::Snils(number) => {
                 (person.snils == Some(number)).then_some((*id, person, None))
