@@ -45,6 +45,8 @@ pub fn parts(
     seal: impl FnOnce() -> Result<(), SnapshotError>,
 ) -> impl Iterator<Item = Result<SnapshotPart, SnapshotError>> {
     let ledger_partition = partition.clone();
+    let sealed_partition = partition.clone();
+    let undoings = partition.ledger().undoings();
     let holders = HolderParts { registry: registry.clone(), next: 0 };
     let first = std::iter::once_with(move || {
         let reserved = partition.ledger().reserved_through();
@@ -59,7 +61,13 @@ pub fn parts(
         numbered(KIND_TRANSACTIONS, group(transaction_entries(ledger)))
             .chain(numbered(KIND_SPENT_PLACES, group(place_entries(ledger))))
     });
-    let sealed = std::iter::once_with(seal).filter_map(|sealed| sealed.err().map(Err));
+    let sealed = std::iter::once_with(move || {
+        seal()?;
+        // What was undone after it was captured never becomes durable.
+        let is_whole = sealed_partition.ledger().undoings() == undoings;
+        is_whole.then_some(()).ok_or(SnapshotError::Abandoned("a shard was recovered meanwhile"))
+    });
+    let sealed = sealed.filter_map(|sealed| sealed.err().map(Err));
     first.flatten().chain(holders).chain(ledger.flatten()).map(Ok).chain(sealed)
 }
 

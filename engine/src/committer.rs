@@ -86,6 +86,12 @@ impl Committer {
     /// Appends what was added, with the openings and the reservation that wait, and sends the
     /// answers; returns false when the journal failed.
     pub fn commit(&mut self) -> bool {
+        if self.partition.has_failed() {
+            // What was added behind a frame that failed may stand on it.
+            self.frame = FrameBuilder::new();
+            self.end_waiting(false);
+            return false;
+        }
         self.add_openings();
         let reservation = self.add_reservation();
         if self.frame.is_empty() {

@@ -13,22 +13,20 @@ use crate::calendar::{Clock, Timestamp};
 use crate::checkpoint;
 use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
 use crate::committer::{self, Committer};
-use crate::decide::{Decision, Explanation, decide, explain};
+use crate::decide::{Explanation, explain};
 use crate::history::{Freshness, History, Settled};
 use crate::ids::{PartitionId, RevisionId, ShardId, TransactionId};
 use crate::import::{ImportError, ImportReport, PreparedImport, Recorded, Registrar};
 use crate::journal::{Journal, Position, Tenure};
 use crate::keys::Keys;
-use crate::ledger::{Entry, LedgerSettings};
+use crate::ledger::LedgerSettings;
 use crate::limits::{CHECKED_TTL_SECONDS, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX};
 use crate::partition::Partition;
-use crate::plan::{
-    Plan, plan_cancel, plan_confirm, repeat_cancel, repeat_cancel_of_confirmed, repeat_confirm,
-};
 use crate::record::Record;
 use crate::recovery::{Extent, RecoveryError, Sources, recover};
 use crate::registry::Registry;
-use crate::shard::{ShardCommand, Submission};
+use crate::route::{Known, cancel_of_settled, confirm_of_settled};
+use crate::shard::Submission;
 use crate::shard_actor::{self, Fault};
 use crate::snapshot::{SnapshotError, SnapshotStore};
 use crate::supervisor::{self, Caretaker};
@@ -167,14 +165,7 @@ impl Engine {
     /// Answers a check of connection type 1 or 2 and opens its transaction. Never waits.
     #[inline]
     pub fn check(&self, registry: &Registry, check: &Check) -> CheckAnswer {
-        let partition = self.partition();
-        match partition.claim_in(registry, check, partition.now()) {
-            Ok(transaction) => {
-                partition.ledger().open(&transaction);
-                CheckAnswer::Granted(transaction.granted())
-            }
-            Err(answer) => answer,
-        }
+        self.partition().check(registry, check)
     }
 
     /// Tells for every category of the offer why it wins or loses; opens nothing.
@@ -190,17 +181,10 @@ impl Engine {
         amounts: Amounts,
         deadline: Deadline,
     ) -> CheckAnswer {
-        let partition = self.partition();
-        let decision = decide(&partition.registry(), &check, partition.now(), partition.ledger());
-        let benefit = match decision {
-            Decision::Benefit(benefit) => benefit,
-            Decision::Refused(refusal) => return CheckAnswer::Refused(refusal),
-        };
-        let Some(shard) = partition.shard_of(benefit.holder) else {
-            return CheckAnswer::Unavailable;
-        };
         let (reply, answer) = Reply::channel();
-        shard.submit(ShardCommand::Record(check, amounts, deadline, reply));
+        if let Some(answer) = self.partition().submit_record(check, amounts, deadline, reply) {
+            return answer;
+        }
         let answer = tokio::time::timeout_at(deadline.0.into(), answer).await;
         answer.ok().and_then(Result::ok).unwrap_or(CheckAnswer::Unavailable)
     }
@@ -208,15 +192,14 @@ impl Engine {
     /// Records that the service was delivered.
     pub async fn confirm(&self, confirm: Confirm, deadline: Deadline) -> SettleAnswer {
         let (reply, answer) = Reply::channel();
-        if let Some(known) = self.submit_confirm(confirm, deadline, reply) {
-            return known
-                .resolve(self, deadline, move |settled| match settled {
-                    Settled::Confirmed(first) => repeat_confirm(&first, &confirm),
-                    Settled::Cancelled(_) => Plan::Answer(NOT_FOUND),
-                })
-                .await;
+        match self.submit_confirm(confirm, deadline, reply) {
+            Some(Known::Answer(answer)) => answer,
+            Some(Known::Unknown(id)) => {
+                self.ask_history(id, deadline, |settled| confirm_of_settled(&settled, &confirm))
+                    .await
+            }
+            None => settled_in_time(answer, deadline).await,
         }
-        settled_in_time(answer, deadline).await
     }
 
     /// Hands a confirm to its shard, which answers through `reply`. What needs no shard comes back.
@@ -226,78 +209,26 @@ impl Engine {
         deadline: Deadline,
         reply: Reply<SettleAnswer>,
     ) -> Option<Known> {
-        let partition = self.partition();
-        let ledger = partition.ledger();
-        let now = partition.now();
-        let holder = ledger.with_entry(confirm.transaction, |entry| {
-            let holder = match entry {
-                Entry::Open(open) => open.holder,
-                Entry::Confirmed(first, mark) => {
-                    let holder = first.transaction.holder;
-                    let durable = partition.shard_of(holder).is_some_and(|s| s.is_durable(*mark));
-                    if durable {
-                        return Err(repeat_confirm(first, &confirm));
-                    }
-                    holder
-                }
-                Entry::Cancelled(..) => confirm.holder,
-            };
-            match plan_confirm(Some(entry), &confirm, now, |open| ledger.is_expired(open, now)) {
-                // A refusal that no batch under way can change needs no shard.
-                Plan::Answer(answer) if matches!(entry, Entry::Open(_)) => {
-                    Err(Plan::Answer(answer))
-                }
-                _ => Ok(holder),
-            }
-        });
-        let holder = match holder {
-            None => return Some(Known::Unknown(confirm.transaction)),
-            Some(Err(plan)) => return Some(Known::Answer(plan)),
-            Some(Ok(holder)) => holder,
-        };
-        match partition.shard_of(holder) {
-            Some(shard) => shard.submit(ShardCommand::Confirm(confirm, deadline, reply)),
-            None => reply.answer(SettleAnswer::Unavailable),
-        }
-        None
+        self.partition().submit_confirm(confirm, deadline, reply)
     }
 
     /// Deletes the record of a check that the holder refused.
     pub async fn cancel(&self, cancel: Cancel, deadline: Deadline) -> SettleAnswer {
-        let partition = self.partition();
-        let ledger = partition.ledger();
-        let now = partition.now();
-        let holder = ledger.with_entry(cancel.transaction, |entry| match entry {
-            Entry::Open(open) => {
-                let plan =
-                    plan_cancel(Some(entry), &cancel, now, |open| ledger.is_expired(open, now));
-                if let Plan::Answer(answer) = plan { Err(answer) } else { Ok(open.holder) }
-            }
-            Entry::Confirmed(first, _) => Ok(first.transaction.holder),
-            Entry::Cancelled(..) => Ok(cancel.holder),
-        });
-        let holder = match holder {
-            Some(Ok(holder)) => holder,
-            Some(Err(answer)) => return answer,
-            None => {
-                return Known::Unknown(cancel.transaction)
-                    .resolve(self, deadline, move |settled| match settled {
-                        Settled::Confirmed(first) => repeat_cancel_of_confirmed(&first, &cancel),
-                        Settled::Cancelled(first) => repeat_cancel(&first, &cancel),
-                    })
-                    .await;
-            }
-        };
-        let Some(shard) = partition.shard_of(holder) else { return SettleAnswer::Unavailable };
         let (reply, answer) = Reply::channel();
-        shard.submit(ShardCommand::Cancel(cancel, deadline, reply));
-        settled_in_time(answer, deadline).await
+        match self.partition().submit_cancel(cancel, deadline, reply) {
+            Some(Known::Answer(answer)) => answer,
+            Some(Known::Unknown(id)) => {
+                self.ask_history(id, deadline, |settled| cancel_of_settled(&settled, &cancel)).await
+            }
+            None => settled_in_time(answer, deadline).await,
+        }
     }
 
     /// Imports a registry file; blocks. All of it becomes visible at once, or nothing.
     pub fn import(&self, file: &mut dyn BufRead) -> Result<ImportReport, ImportError> {
         let inner = &self.inner;
         let mut registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.resolve_import(&mut registrar)?;
         let prepared = registrar.prepare(file, &inner.keys)?;
         let (lines, changes) = (prepared.lines, prepared.changes);
         if changes > 0 {
@@ -312,7 +243,10 @@ impl Engine {
         let caretaker = &inner.caretaker;
         let partition = &caretaker.partition;
         // No import is under way while this lock is held, so replay never begins inside one.
-        let registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.resolve_import(&mut registrar).is_err() {
+            return Err(SnapshotError::Abandoned("the end of an import is not known yet"));
+        }
         let replay_from = partition.durable();
         let registry = partition.registry_full();
         let last_import = registrar.last_import();
@@ -406,49 +340,26 @@ impl Engine {
         }
     }
 
+    /// What the history says of a transaction that memory does not know.
+    async fn ask_history(
+        &self,
+        id: TransactionId,
+        deadline: Deadline,
+        judge: impl FnOnce(Settled) -> SettleAnswer,
+    ) -> SettleAnswer {
+        let history = self.history().clone();
+        let freshness = self.freshness(deadline);
+        let found = tokio::task::spawn_blocking(move || history.settled(id, freshness));
+        match tokio::time::timeout_at(deadline.0.into(), found).await {
+            Ok(Ok(Ok(Some(settled)))) => judge(settled),
+            Ok(Ok(Ok(None))) => SettleAnswer::Rejected(Rejection::NotFound),
+            _ => SettleAnswer::Unavailable,
+        }
+    }
+
     #[inline]
     fn partition(&self) -> &Arc<Partition> {
         &self.inner.caretaker.partition
-    }
-}
-
-const NOT_FOUND: SettleAnswer = SettleAnswer::Rejected(Rejection::NotFound);
-
-/// What is known of a transaction without asking its shard.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Known {
-    /// The answer.
-    Answer(Plan),
-    /// Memory does not know it; the history may.
-    Unknown(TransactionId),
-}
-
-impl Known {
-    async fn resolve(
-        self,
-        engine: &Engine,
-        deadline: Deadline,
-        judge: impl FnOnce(Settled) -> Plan,
-    ) -> SettleAnswer {
-        let id = match self {
-            Known::Answer(Plan::Answer(answer)) => return answer,
-            Known::Answer(Plan::Apply(_)) => return SettleAnswer::Unavailable,
-            Known::Unknown(id) => id,
-        };
-        if !engine.partition().ledger().was_given(id) {
-            return NOT_FOUND;
-        }
-        let history = engine.history().clone();
-        let freshness = engine.freshness(deadline);
-        let found = tokio::task::spawn_blocking(move || history.settled(id, freshness));
-        match tokio::time::timeout_at(deadline.0.into(), found).await {
-            Ok(Ok(Ok(None))) => NOT_FOUND,
-            Ok(Ok(Ok(Some(settled)))) => match judge(settled) {
-                Plan::Answer(answer) => answer,
-                Plan::Apply(_) => SettleAnswer::Unavailable,
-            },
-            _ => SettleAnswer::Unavailable,
-        }
     }
 }
 
@@ -470,16 +381,18 @@ impl Inner {
         let revision = registrar.next_revision();
         let recorded = registrar.record(prepared, &mut |record| self.append(record));
         match recorded {
-            Recorded::Committed => {}
+            Recorded::Committed => self.caretaker.partition.publish(registrar.registry().clone()),
             Recorded::Abandoned => return Err(ImportError::Unavailable),
             Recorded::Unknown => self.resolve_import(registrar)?,
         }
-        self.caretaker.partition.publish(registrar.registry().clone());
         if registrar.registry().id() == revision { Ok(()) } else { Err(ImportError::Unavailable) }
     }
 
-    /// The end of a commit is unknown: once the journal is back, it tells what happened.
+    /// Where the end of an import is unknown: once the journal is back, it tells what happened.
     fn resolve_import(&self, registrar: &mut Registrar) -> Result<(), ImportError> {
+        if !registrar.is_unresolved() {
+            return Ok(());
+        }
         let deadline = Instant::now() + IMPORT_TIMEOUT;
         while self.caretaker.partition.has_failed() {
             if Instant::now() > deadline {
@@ -487,9 +400,14 @@ impl Inner {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        // The record may still wait for the committer; behind this it is in the log or never will be.
+        if !self.caretaker.flush(IMPORT_TIMEOUT) {
+            return Err(ImportError::Unavailable);
+        }
         let recovered =
             self.caretaker.recover(Extent::Whole).map_err(|_| ImportError::Unavailable)?;
         registrar.resume(recovered.writer, recovered.last_import);
+        self.caretaker.partition.publish(registrar.registry().clone());
         Ok(())
     }
 

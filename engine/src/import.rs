@@ -63,6 +63,8 @@ pub struct PreparedImport {
 pub struct Registrar {
     writer: RegistryWriter,
     last_import: u64,
+    /// Whether the last import has an unknown end: the next one must not make its revision again.
+    is_unresolved: bool,
 }
 
 /// How the recording of an import ended.
@@ -79,7 +81,7 @@ pub enum Recorded {
 impl Registrar {
     /// A registrar that goes on from a recovered state.
     pub fn new(writer: RegistryWriter, last_import: u64) -> Registrar {
-        Registrar { writer, last_import }
+        Registrar { writer, last_import, is_unresolved: false }
     }
 
     /// Records a prepared import; `append` makes one record durable or returns false.
@@ -99,6 +101,7 @@ impl Registrar {
         }
         let commit = ImportCommitted { import, part_count, revision };
         if !append(&Record::ImportCommitted(commit)) {
+            self.is_unresolved = true;
             return Recorded::Unknown;
         }
         self.writer = prepared.writer;
@@ -110,20 +113,30 @@ impl Registrar {
     pub fn resume(&mut self, writer: RegistryWriter, last_import: u64) {
         self.writer = writer;
         self.last_import = self.last_import.max(last_import);
+        self.is_unresolved = false;
     }
 
-    /// Reads a file and applies it to a copy of the registry.
+    /// Reads a file and applies it to a copy of the registry. Unavailable as long as the last import
+    /// has an unknown end.
     pub fn prepare(
         &self,
         file: &mut dyn BufRead,
         keys: &Keys,
     ) -> Result<PreparedImport, ImportError> {
+        if self.is_unresolved {
+            return Err(ImportError::Unavailable);
+        }
         prepare(file, &self.writer, keys)
     }
 
     /// The writer, given up by its registrar.
     pub fn into_writer(self) -> RegistryWriter {
         self.writer
+    }
+
+    /// Whether only the journal knows how the last import ended.
+    pub fn is_unresolved(&self) -> bool {
+        self.is_unresolved
     }
 
     /// The registry with every recorded import.

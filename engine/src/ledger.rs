@@ -29,13 +29,23 @@ const MAP_PARTS: usize = 1_024;
 /// A settled transaction stays in memory this much longer than an open one could, so that a late
 /// repeat of a replayed event finds it.
 const SWEEP_SLACK_SECONDS: i64 = 3_600;
+/// Before every check.
+const NEVER: Timestamp = Timestamp(i64::MIN);
 /// No place on earth is further from UTC.
 const WESTERNMOST: UtcOffset = UtcOffset(-14 * 3_600);
 
 /// The batch of a shard that carries an event; it is durable once the shard's durable batch has
-/// reached it. Zero, as everything recovered has, is durable.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub struct BatchMark(pub u64);
+/// reached it. Number zero, as everything recovered has, is durable.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BatchMark {
+    /// Whose batch.
+    pub shard: ShardId,
+    /// Which.
+    pub number: u64,
+    /// Whether the event is the first that anybody knows of its transaction: where it does not become
+    /// durable, nothing is left of the transaction.
+    pub is_first: bool,
+}
 
 /// What the ledger holds of a transaction.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -68,6 +78,7 @@ pub struct Ledger {
     reserved_through: AtomicU64,
     openings: ArrayQueue<Transaction>,
     openings_dropped: AtomicU64,
+    undoings: AtomicU64,
 }
 
 impl Ledger {
@@ -81,6 +92,7 @@ impl Ledger {
             reserved_through: AtomicU64::new(0),
             openings: ArrayQueue::new(OPENINGS_WAITING_MAX),
             openings_dropped: AtomicU64::new(0),
+            undoings: AtomicU64::new(0),
         }
     }
 
@@ -150,8 +162,7 @@ impl Ledger {
             is_new
         });
         if let Some(key) = limit_key(transaction).filter(|_| is_new) {
-            let expires_at = self.expires_at(transaction);
-            self.places.entry(key).or_default().hold(transaction.id, expires_at);
+            self.places.entry(key).or_default().hold(transaction.id, transaction.checked_at);
         }
     }
 
@@ -165,7 +176,7 @@ impl Ledger {
             is_new
         });
         if let Some(key) = limit_key(transaction).filter(|_| is_new) {
-            self.places.entry(key).or_default().spend(transaction.id);
+            self.places.entry(key).or_default().spend(transaction.id, transaction.checked_at);
         }
     }
 
@@ -208,7 +219,7 @@ impl Ledger {
 
     /// Forgets transactions and places whose time is over.
     pub fn sweep(&self, now: Timestamp) {
-        let horizon = now.plus_seconds(-self.settings.checked_ttl_seconds - SWEEP_SLACK_SECONDS);
+        let horizon = self.horizon(now);
         self.transactions.retain(|_, entry| entry.touched_at() > horizon);
         // The segment that ids are taken from now is not full yet and stays.
         self.transactions.drop_empty_below(TransactionId(self.next_id.load(Ordering::Relaxed)));
@@ -218,19 +229,24 @@ impl Ledger {
 
     /// Takes what was recovered for one shard in place of what its failed actor left. Open
     /// transactions that only memory knew stay open; settlements that never became durable are
-    /// undone.
+    /// undone. Of a cancel that is undone no more than the log has comes back, because it has forgotten
+    /// the holder.
     pub fn replace_shard(&self, shard: ShardId, recovered: &Ledger) {
+        self.undoings.fetch_add(1, Ordering::AcqRel);
         let shard_count = self.settings.shard_count;
         let mine = |holder| shard_of(holder, shard_count) == shard;
         let mut kept_open = Vec::new();
         self.transactions.retain(|id, entry| {
-            let opened = match entry {
-                Entry::Open(opened) => *opened,
-                Entry::Confirmed(confirmation, _) => confirmation.transaction,
-                Entry::Cancelled(..) => return true,
+            let (opened, was_open) = match entry {
+                Entry::Open(opened) => (*opened, true),
+                Entry::Confirmed(confirmation, mark) => (confirmation.transaction, !mark.is_first),
+                Entry::Cancelled(_, mark) => {
+                    let known = recovered.with_entry(id, |entry| entry.is_cancelled());
+                    return mark.number == 0 || mark.shard != shard || known == Some(true);
+                }
             };
             let keep = !mine(opened.holder);
-            if !keep && recovered.entry(id).is_none() {
+            if !keep && was_open && recovered.entry(id).is_none() {
                 kept_open.push(opened);
             }
             keep
@@ -246,9 +262,10 @@ impl Ledger {
         });
         for entry in recovered.places.iter().filter(|entry| mine(entry.key().holder)) {
             let mut uses = self.places.entry(*entry.key()).or_default();
-            entry.value().spent.iter().for_each(|id| uses.spend(*id));
+            entry.value().spent.iter().for_each(|(id, checked_at)| uses.spend(*id, *checked_at));
         }
         kept_open.iter().for_each(|opened| self.apply_opened(opened));
+        self.undoings.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Openings that are to be journaled, at most `count`.
@@ -276,9 +293,12 @@ impl Ledger {
         id.0 < self.next_id.load(Ordering::Relaxed)
     }
 
-    /// Whether the time to confirm a transaction is over at `now`.
+    /// Whether the time to confirm a transaction is over at `now`, or was over when another check took
+    /// its place.
     pub fn is_expired(&self, transaction: &Transaction, now: Timestamp) -> bool {
-        self.expires_at(transaction) <= now
+        let uses = limit_key(transaction).and_then(|key| self.places.get(&key));
+        let now = uses.map_or(now, |uses| now.max(uses.latest()));
+        transaction.checked_at.plus_seconds(self.settings.checked_ttl_seconds) <= now
     }
 
     /// The shard of a holder.
@@ -296,6 +316,11 @@ impl Ledger {
         self.openings_dropped.load(Ordering::Relaxed)
     }
 
+    /// Changes whenever something is undone. What was read before a change may never become durable.
+    pub fn undoings(&self) -> u64 {
+        self.undoings.load(Ordering::Acquire)
+    }
+
     /// The last id that may be given out.
     pub fn reserved_through(&self) -> TransactionId {
         TransactionId(self.reserved_through.load(Ordering::Acquire))
@@ -309,38 +334,45 @@ impl Ledger {
     /// Calls `visit` for every spent place; held ones follow from the open transactions.
     pub fn for_each_spent(&self, mut visit: impl FnMut(&LimitKey, TransactionId)) {
         for entry in &self.places {
-            entry.value().spent.iter().for_each(|id| visit(entry.key(), *id));
+            entry.value().spent.iter().for_each(|(id, _)| visit(entry.key(), *id));
         }
     }
 
-    /// Puts a spent place back, from a snapshot.
+    /// Puts a spent place back, from a snapshot. When it was checked is known as long as it matters:
+    /// from the transaction, which is kept longer than any open one.
     pub fn restore_spent(&self, key: LimitKey, id: TransactionId) {
-        self.places.entry(key).or_default().spend(id);
+        self.places.entry(key).or_default().spend(id, NEVER);
     }
 
     fn hold(&self, place: &LimitedPlace, transaction: &Transaction, now: Timestamp) -> bool {
         let mut uses = self.places.entry(place.key).or_default();
-        let free = uses.taken(now) < u64::from(place.count);
+        let free = uses.taken(now, self.settings.checked_ttl_seconds) < u64::from(place.count);
         if free {
-            uses.forget_expired(now);
-            uses.hold(transaction.id, self.expires_at(transaction));
+            uses.forget(self.horizon(now));
+            uses.hold(transaction.id, transaction.checked_at);
         }
         free
     }
 
-    fn expires_at(&self, transaction: &Transaction) -> Timestamp {
-        transaction.checked_at.plus_seconds(self.settings.checked_ttl_seconds)
+    /// What was last touched then or earlier can be forgotten.
+    fn horizon(&self, now: Timestamp) -> Timestamp {
+        now.plus_seconds(-self.settings.checked_ttl_seconds - SWEEP_SLACK_SECONDS)
     }
 }
 
 impl Places for Ledger {
     fn has_free(&self, place: &LimitedPlace, now: Timestamp) -> bool {
-        let taken = self.places.get(&place.key).map_or(0, |uses| uses.taken(now));
+        let ttl_seconds = self.settings.checked_ttl_seconds;
+        let taken = self.places.get(&place.key).map_or(0, |uses| uses.taken(now, ttl_seconds));
         taken < u64::from(place.count)
     }
 }
 
 impl Entry {
+    fn is_cancelled(&self) -> bool {
+        matches!(self, Entry::Cancelled(..))
+    }
+
     fn touched_at(&self) -> Timestamp {
         match self {
             Entry::Cancelled(cancellation, _) => cancellation.cancelled_at,
@@ -364,24 +396,28 @@ pub enum OpenError {
     PlaceTaken,
 }
 
-/// The uses of one limit: transactions that spent a place, and those that hold one.
+/// The uses of one limit: transactions that spent a place, and those that hold one, each with the
+/// instant of its check.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Uses {
-    spent: Vec<TransactionId>,
+    spent: Vec<(TransactionId, Timestamp)>,
     held: Vec<(TransactionId, Timestamp)>,
 }
 
 impl Uses {
-    fn hold(&mut self, id: TransactionId, until: Timestamp) {
-        if !self.spent.contains(&id) && !self.held.iter().any(|(held, _)| *held == id) {
-            self.held.push((id, until));
+    fn hold(&mut self, id: TransactionId, checked_at: Timestamp) {
+        let known =
+            |uses: &[(TransactionId, Timestamp)]| uses.iter().any(|(known, _)| *known == id);
+        if !known(&self.spent) && !known(&self.held) {
+            self.held.push((id, checked_at));
         }
     }
 
-    fn spend(&mut self, id: TransactionId) {
+    fn spend(&mut self, id: TransactionId, checked_at: Timestamp) {
         self.release(id);
-        if !self.spent.contains(&id) {
-            self.spent.push(id);
+        match self.spent.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, known)) => *known = checked_at.max(*known),
+            None => self.spent.push((id, checked_at)),
         }
     }
 
@@ -389,12 +425,22 @@ impl Uses {
         self.held.retain(|(held, _)| *held != id);
     }
 
-    fn forget_expired(&mut self, now: Timestamp) {
-        self.held.retain(|(_, until)| *until > now);
+    /// Forgets checks from before `horizon`, which expired so long ago that no clock goes back there.
+    fn forget(&mut self, horizon: Timestamp) {
+        self.held.retain(|(_, checked_at)| *checked_at > horizon);
     }
 
-    fn taken(&self, now: Timestamp) -> u64 {
-        let held = self.held.iter().filter(|(_, until)| *until > now).count();
+    /// How late it is here at least: time does not run backwards past a check that took a place, or
+    /// the clock could give a place back to the check that had lost it.
+    fn latest(&self) -> Timestamp {
+        let uses = self.spent.iter().chain(&self.held);
+        uses.map(|(_, checked_at)| *checked_at).max().unwrap_or(NEVER)
+    }
+
+    fn taken(&self, now: Timestamp, ttl_seconds: i64) -> u64 {
+        let now = now.max(self.latest());
+        let live = |checked_at: Timestamp| checked_at.plus_seconds(ttl_seconds) > now;
+        let held = self.held.iter().filter(|(_, checked_at)| live(*checked_at)).count();
         u64::try_from(self.spent.len().saturating_add(held)).unwrap_or(u64::MAX)
     }
 }

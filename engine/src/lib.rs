@@ -77,6 +77,7 @@ pub mod plan;
 pub mod record;
 pub mod recovery;
 pub mod registry;
+pub mod route;
 pub mod shard;
 pub mod shard_actor;
 pub mod snapshot;

@@ -68,8 +68,8 @@ impl Partition {
 
     /// Settles the fate of a batch: its answers are sent, or refused.
     pub fn end(&self, submission: Submission, durable: bool) {
-        if let Some((shard, mark)) = submission.shard
-            && let Some(shard) = self.shards.get(usize::from(shard.0))
+        if let Some(mark) = submission.shard
+            && let Some(shard) = self.shards.get(usize::from(mark.shard.0))
         {
             shard.batch_ended(mark, durable);
         }
@@ -81,13 +81,7 @@ impl Partition {
         }
     }
 
-    /// Decides a check and claims a transaction for its benefit.
-    #[inline]
-    pub fn claim(&self, check: &Check, now: Timestamp) -> Result<Transaction, CheckAnswer> {
-        self.claim_in(&self.registry.load(), check, now)
-    }
-
-    /// The same in a revision that the caller holds.
+    /// Decides a check in a revision that the caller holds and claims a transaction for its benefit.
     #[inline]
     pub fn claim_in(
         &self,

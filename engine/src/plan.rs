@@ -18,8 +18,6 @@ pub enum Plan {
 
 const NOT_FOUND: Plan = Plan::Answer(SettleAnswer::Rejected(Rejection::NotFound));
 const MISMATCH: Plan = Plan::Answer(SettleAnswer::Rejected(Rejection::Mismatch));
-const WRONG_STATE: Plan = Plan::Answer(SettleAnswer::Rejected(Rejection::WrongState));
-const DONE: Plan = Plan::Answer(SettleAnswer::Done);
 
 /// Plans a confirm. The right is not judged again: what the check granted within its time to live
 /// is honoured, because the service has been delivered on its word.
@@ -45,21 +43,21 @@ pub fn plan_confirm(
                 }))
             }
         }
-        Some(Entry::Confirmed(first, _)) => repeat_confirm(first, confirm),
+        Some(Entry::Confirmed(first, _)) => Plan::Answer(repeat_confirm(first, confirm)),
         Some(Entry::Open(_) | Entry::Cancelled(..)) | None => NOT_FOUND,
     }
 }
 
 /// A confirm of what was confirmed before gets the first answer, if it says the same.
-pub fn repeat_confirm(first: &Confirmation, confirm: &Confirm) -> Plan {
+pub fn repeat_confirm(first: &Confirmation, confirm: &Confirm) -> SettleAnswer {
     if first.transaction.organization != confirm.organization {
-        NOT_FOUND
+        SettleAnswer::Rejected(Rejection::NotFound)
     } else if !matches(&first.transaction, confirm) {
-        MISMATCH
+        SettleAnswer::Rejected(Rejection::Mismatch)
     } else if first.amounts != confirm.amounts {
-        WRONG_STATE
+        SettleAnswer::Rejected(Rejection::WrongState)
     } else {
-        DONE
+        SettleAnswer::Done
     }
 }
 
@@ -84,25 +82,29 @@ pub fn plan_cancel(
                 }))
             }
         }
-        Some(Entry::Confirmed(first, _)) => repeat_cancel_of_confirmed(first, cancel),
-        Some(Entry::Cancelled(first, _)) => repeat_cancel(first, cancel),
+        Some(Entry::Confirmed(first, _)) => Plan::Answer(repeat_cancel_of_confirmed(first, cancel)),
+        Some(Entry::Cancelled(first, _)) => Plan::Answer(repeat_cancel(first, cancel)),
         Some(Entry::Open(_)) | None => NOT_FOUND,
     }
 }
 
 /// A cancel of what was cancelled before gets the first answer.
-pub fn repeat_cancel(first: &Cancellation, cancel: &Cancel) -> Plan {
-    if first.organization == cancel.organization { DONE } else { NOT_FOUND }
+pub fn repeat_cancel(first: &Cancellation, cancel: &Cancel) -> SettleAnswer {
+    if first.organization == cancel.organization {
+        SettleAnswer::Done
+    } else {
+        SettleAnswer::Rejected(Rejection::NotFound)
+    }
 }
 
 /// What was confirmed cannot be cancelled.
-pub fn repeat_cancel_of_confirmed(first: &Confirmation, cancel: &Cancel) -> Plan {
+pub fn repeat_cancel_of_confirmed(first: &Confirmation, cancel: &Cancel) -> SettleAnswer {
     if first.transaction.organization != cancel.organization {
-        NOT_FOUND
+        SettleAnswer::Rejected(Rejection::NotFound)
     } else if first.transaction.holder != cancel.holder {
-        MISMATCH
+        SettleAnswer::Rejected(Rejection::Mismatch)
     } else {
-        WRONG_STATE
+        SettleAnswer::Rejected(Rejection::WrongState)
     }
 }
 

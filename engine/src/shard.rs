@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use crossbeam::queue::ArrayQueue;
 
 use crate::answer::{Answer, Reply};
-use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
+use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, SettleAnswer};
 use crate::ids::ShardId;
 use crate::ledger::BatchMark;
 use crate::limits::{MAILBOX_COMMANDS_MAX, SHARD_BATCH_COMMANDS_MAX, SHARD_BATCHES_IN_FLIGHT_MAX};
@@ -63,7 +63,8 @@ pub struct Shard {
     next_mark: AtomicU64,
     durable_mark: AtomicU64,
     /// Held while a batch is worked on, so that recovery and snapshots see whole batches. A std
-    /// lock: its holder never awaits. Replaced when a worker is stuck inside it.
+    /// lock: its holder never awaits. Replaced when a worker is stuck inside it. The outer one is held
+    /// for the moment in which a batch is handed over or another worker put in charge.
     working: Mutex<Arc<Mutex<()>>>,
 }
 
@@ -110,7 +111,7 @@ impl Shard {
     /// Called by the committer when the fate of a batch is known.
     pub fn batch_ended(&self, mark: BatchMark, durable: bool) {
         if durable {
-            self.durable_mark.fetch_max(mark.0, Ordering::Release);
+            self.durable_mark.fetch_max(mark.number, Ordering::Release);
         }
         let before = self.batches_in_flight.fetch_sub(1, Ordering::AcqRel);
         if before >= SHARD_BATCHES_IN_FLIGHT_MAX && !self.mailbox.is_empty() {
@@ -120,6 +121,7 @@ impl Shard {
 
     /// Begins the generation of the next worker; a former worker stops at its next command.
     pub fn start_generation(&self) -> u64 {
+        let _working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
@@ -148,8 +150,9 @@ impl Shard {
 
     /// Abandons a worker that does not come back from its batch.
     pub fn abandon_worker(&self) {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        *self.working.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Mutex::new(()));
+        *working = Arc::new(Mutex::new(()));
     }
 
     /// Runs `act` while no batch is being worked on. A worker that does not come back from its batch
@@ -214,7 +217,7 @@ impl Shard {
 
     /// Whether an event with this mark is durable.
     pub fn is_durable(&self, mark: BatchMark) -> bool {
-        mark.0 <= self.durable_mark.load(Ordering::Acquire)
+        mark.number <= self.durable_mark.load(Ordering::Acquire)
     }
 
     fn working(&self) -> Arc<Mutex<()>> {
@@ -245,7 +248,7 @@ impl ShardCommand {
 /// The records and answers of one batch, on their way to the committer.
 pub struct Submission {
     /// Whose batch this is; none for what is not a shard's.
-    pub shard: Option<(ShardId, BatchMark)>,
+    pub shard: Option<BatchMark>,
     /// Stored records.
     pub records: Vec<u8>,
     /// How many.
@@ -294,9 +297,10 @@ impl ShardWorker {
             self.shard.refuse_waiting();
             return;
         }
-        let mark = BatchMark(self.shard.next_mark.fetch_add(1, Ordering::Relaxed));
+        let number = self.shard.next_mark.fetch_add(1, Ordering::Relaxed);
+        let mark = BatchMark { shard: self.shard.id, number, is_first: false };
         let mut batch = Submission {
-            shard: Some((self.shard.id, mark)),
+            shard: Some(mark),
             records: Vec::new(),
             record_count: 0,
             answers: Vec::new(),
@@ -311,9 +315,23 @@ impl ShardWorker {
             }
             self.work(command, mark, &mut batch);
         }
-        self.shard.batches_in_flight.fetch_add(1, Ordering::AcqRel);
-        self.partition.submit(batch);
+        self.hand_over(batch);
         drop(guard);
+    }
+
+    /// Hands a batch to the committer, unless this worker was abandoned in the middle of it: then its
+    /// commands may have been repeated and settled since. What it changed after that in the hands of
+    /// its successor is undone by rebuilding the shard once more.
+    fn hand_over(&self, batch: Submission) {
+        let working = self.shard.working.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.in_charge() {
+            self.shard.batches_in_flight.fetch_add(1, Ordering::AcqRel);
+            self.partition.submit(batch);
+            return;
+        }
+        drop(working);
+        self.shard.close();
+        batch.answers.into_iter().for_each(Answer::refuse);
     }
 
     fn work(&self, command: ShardCommand, mark: BatchMark, batch: &mut Submission) {
@@ -368,7 +386,8 @@ impl ShardWorker {
         batch: &mut Submission,
     ) -> SettleAnswer {
         match plan {
-            None => SettleAnswer::Rejected(Rejection::NotFound),
+            // It was known when it came here and has been swept since: the history knows it.
+            None => SettleAnswer::Unavailable,
             Some(Plan::Answer(answer)) => answer,
             Some(Plan::Apply(event)) => {
                 self.apply(event, mark, batch);
@@ -385,11 +404,18 @@ impl ShardWorker {
         batch: &mut Submission,
     ) -> CheckAnswer {
         let now = self.partition.now();
-        let transaction = match self.partition.claim(check, now) {
+        let registry = self.partition.registry();
+        let holder = registry.holder_id(&check.identifier);
+        if holder.is_some_and(|holder| self.partition.ledger().shard(holder) != self.shard.id) {
+            // An import gave the identifier to somebody else while the check waited here.
+            return CheckAnswer::Unavailable;
+        }
+        let transaction = match self.partition.claim_in(&registry, check, now) {
             Ok(transaction) => transaction,
             Err(answer) => return answer,
         };
         let confirmation = Confirmation { transaction, confirmed_at: now, amounts };
+        let mark = BatchMark { is_first: true, ..mark };
         self.apply(Event::Confirmed(confirmation), mark, batch);
         CheckAnswer::Granted(transaction.granted())
     }

@@ -7,3 +7,4 @@ pub mod fixture;
 pub mod http;
 pub mod memory;
 pub mod server;
+pub mod simulation;

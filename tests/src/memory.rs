@@ -19,7 +19,12 @@ use engine::transaction::{Confirmation, Event};
 
 /// A clock that moves only when told to.
 #[derive(Default)]
-pub struct HandClock(AtomicI64);
+pub struct HandClock {
+    now: AtomicI64,
+    interruption: Mutex<Option<(u32, Interruption)>>,
+}
+
+type Interruption = Box<dyn FnOnce() + Send>;
 
 impl HandClock {
     /// A clock that stands at `now`.
@@ -31,7 +36,12 @@ impl HandClock {
 
     /// Sets it.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.0, Ordering::SeqCst);
+        self.now.store(now.0, Ordering::SeqCst);
+    }
+
+    /// Lets `act` happen while somebody asks for the time, for the `nth` time from now.
+    pub fn interrupt(&self, nth: u32, act: impl FnOnce() + Send + 'static) {
+        *self.interruption.lock().unwrap() = Some((nth, Box::new(act)));
     }
 
     /// Moves it.
@@ -42,7 +52,14 @@ impl HandClock {
 
 impl Clock for HandClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        let due = self.interruption.lock().unwrap().take_if(|(left, _)| {
+            *left -= 1;
+            *left == 0
+        });
+        if let Some((_, act)) = due {
+            act();
+        }
+        Timestamp(self.now.load(Ordering::SeqCst))
     }
 }
 
@@ -86,6 +103,20 @@ impl MemoryJournal {
             _ => None,
         });
         events.collect()
+    }
+
+    /// The same log, copied, as if it had never been truncated.
+    pub fn untruncated(&self) -> MemoryJournal {
+        let log = self.0.lock().unwrap();
+        let mut whole = Log { all: log.all.clone(), epoch: log.epoch, ..Log::default() };
+        for frame in &log.all {
+            let next = whole.end + u64::from(frame.record_count());
+            let (at, end) = (Position::from_stored(whole.end), Position::from_stored(next));
+            whole.frames.push(StoredFrame { at, next: end, frame: frame.clone() });
+            whole.end = next;
+        }
+        assert_eq!(whole.end, log.end);
+        MemoryJournal(Arc::new(Mutex::new(whole)))
     }
 
     /// How many frames the log holds.

@@ -1,0 +1,150 @@
+//! Where a call is answered: at once, by its shard, or from the history.
+//!
+//! A check is answered by whoever asks. A confirm or a cancel goes to the shard of its holder unless
+//! the answer can no longer change; what memory has forgotten, only the history knows.
+
+use crate::answer::Reply;
+use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
+use crate::decide::{Decision, decide};
+use crate::history::Settled;
+use crate::ids::TransactionId;
+use crate::ledger::Entry;
+use crate::partition::Partition;
+use crate::plan::{
+    Plan, plan_cancel, plan_confirm, repeat_cancel, repeat_cancel_of_confirmed, repeat_confirm,
+};
+use crate::registry::Registry;
+use crate::shard::ShardCommand;
+use crate::transaction::Amounts;
+
+/// What is known of a call without asking a shard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Known {
+    /// The answer.
+    Answer(SettleAnswer),
+    /// Memory does not know this transaction; the history may.
+    Unknown(TransactionId),
+}
+
+impl Partition {
+    /// Answers a check of connection type 1 or 2 and opens its transaction. Never waits.
+    #[inline]
+    pub fn check(&self, registry: &Registry, check: &Check) -> CheckAnswer {
+        match self.claim_in(registry, check, self.now()) {
+            Ok(transaction) => {
+                self.ledger().open(&transaction);
+                CheckAnswer::Granted(transaction.granted())
+            }
+            Err(answer) => answer,
+        }
+    }
+
+    /// Hands a check that is itself the recorded fact to its shard, which answers through `reply`.
+    /// What needs no shard comes back.
+    pub fn submit_record(
+        &self,
+        check: Check,
+        amounts: Amounts,
+        deadline: Deadline,
+        reply: Reply<CheckAnswer>,
+    ) -> Option<CheckAnswer> {
+        let benefit = match decide(&self.registry(), &check, self.now(), self.ledger()) {
+            Decision::Benefit(benefit) => benefit,
+            Decision::Refused(refusal) => return Some(CheckAnswer::Refused(refusal)),
+        };
+        match self.shard_of(benefit.holder) {
+            Some(shard) => shard.submit(ShardCommand::Record(check, amounts, deadline, reply)),
+            None => return Some(CheckAnswer::Unavailable),
+        }
+        None
+    }
+
+    /// Hands a confirm to its shard, which answers through `reply`. What needs no shard comes back.
+    pub fn submit_confirm(
+        &self,
+        confirm: Confirm,
+        deadline: Deadline,
+        reply: Reply<SettleAnswer>,
+    ) -> Option<Known> {
+        let ledger = self.ledger();
+        let now = self.now();
+        let holder = ledger.with_entry(confirm.transaction, |entry| match entry {
+            Entry::Open(open) => {
+                let plan =
+                    plan_confirm(Some(entry), &confirm, now, |open| ledger.is_expired(open, now));
+                // A refusal that no batch under way can change needs no shard.
+                if let Plan::Answer(answer) = plan { Err(answer) } else { Ok(open.holder) }
+            }
+            Entry::Confirmed(first, mark) => {
+                let holder = first.transaction.holder;
+                let durable = self.shard_of(holder).is_some_and(|shard| shard.is_durable(*mark));
+                if durable { Err(repeat_confirm(first, &confirm)) } else { Ok(holder) }
+            }
+            Entry::Cancelled(..) => Ok(confirm.holder),
+        });
+        let holder = match holder {
+            None => return Some(self.unknown(confirm.transaction)),
+            Some(Err(answer)) => return Some(Known::Answer(answer)),
+            Some(Ok(holder)) => holder,
+        };
+        match self.shard_of(holder) {
+            Some(shard) => shard.submit(ShardCommand::Confirm(confirm, deadline, reply)),
+            None => reply.answer(SettleAnswer::Unavailable),
+        }
+        None
+    }
+
+    /// Hands a cancel to its shard, which answers through `reply`. What needs no shard comes back.
+    pub fn submit_cancel(
+        &self,
+        cancel: Cancel,
+        deadline: Deadline,
+        reply: Reply<SettleAnswer>,
+    ) -> Option<Known> {
+        let ledger = self.ledger();
+        let now = self.now();
+        let holder = ledger.with_entry(cancel.transaction, |entry| match entry {
+            Entry::Open(open) => {
+                let plan =
+                    plan_cancel(Some(entry), &cancel, now, |open| ledger.is_expired(open, now));
+                if let Plan::Answer(answer) = plan { Err(answer) } else { Ok(open.holder) }
+            }
+            Entry::Confirmed(first, _) => Ok(first.transaction.holder),
+            Entry::Cancelled(..) => Ok(cancel.holder),
+        });
+        let holder = match holder {
+            None => return Some(self.unknown(cancel.transaction)),
+            Some(Err(answer)) => return Some(Known::Answer(answer)),
+            Some(Ok(holder)) => holder,
+        };
+        match self.shard_of(holder) {
+            Some(shard) => shard.submit(ShardCommand::Cancel(cancel, deadline, reply)),
+            None => reply.answer(SettleAnswer::Unavailable),
+        }
+        None
+    }
+
+    fn unknown(&self, id: TransactionId) -> Known {
+        if self.ledger().was_given(id) {
+            Known::Unknown(id)
+        } else {
+            Known::Answer(SettleAnswer::Rejected(Rejection::NotFound))
+        }
+    }
+}
+
+/// The answer to a confirm of what the history knows.
+pub fn confirm_of_settled(settled: &Settled, confirm: &Confirm) -> SettleAnswer {
+    match settled {
+        Settled::Confirmed(first) => repeat_confirm(first, confirm),
+        Settled::Cancelled(_) => SettleAnswer::Rejected(Rejection::NotFound),
+    }
+}
+
+/// The answer to a cancel of what the history knows.
+pub fn cancel_of_settled(settled: &Settled, cancel: &Cancel) -> SettleAnswer {
+    match settled {
+        Settled::Confirmed(first) => repeat_cancel_of_confirmed(first, cancel),
+        Settled::Cancelled(first) => repeat_cancel(first, cancel),
+    }
+}

@@ -1,0 +1,173 @@
+//! The engine of one partition without its threads: every step of theirs is a method here.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crossbeam::channel::{Receiver, bounded};
+
+use engine::answer::{Answer, Reply};
+use engine::committer::Committer;
+use engine::ids::PartitionId;
+use engine::import::Registrar;
+use engine::journal::Journal;
+use engine::ledger::LedgerSettings;
+use engine::partition::Partition;
+use engine::record::Record;
+use engine::recovery::{Extent, Recovered, Sources, recover};
+use engine::shard::{Shard, ShardWorker, Submission, WorkerHandle};
+use engine::shard_actor::Fault;
+use engine::snapshot::SnapshotStore;
+use engine::supervisor::Caretaker;
+
+use crate::memory::{HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
+
+/// The one partition.
+pub const PARTITION: PartitionId = PartitionId(0);
+
+/// What survives a crash.
+#[derive(Clone, Default)]
+pub struct Disk {
+    /// The log.
+    pub journal: MemoryJournal,
+    /// The snapshots.
+    pub snapshots: MemorySnapshots,
+}
+
+impl Disk {
+    /// The state as it would be recovered now.
+    pub fn recover(&self, settings: LedgerSettings) -> Recovered {
+        let Disk { journal, snapshots } = self;
+        let sources = Sources { journal, snapshots, partition: PARTITION };
+        recover(sources, settings, Extent::Whole).unwrap()
+    }
+}
+
+/// A started engine.
+pub struct Node {
+    /// What everybody shares.
+    pub partition: Arc<Partition>,
+    registrar: Registrar,
+    caretaker: Caretaker,
+    committer: Committer,
+    batches: Receiver<Submission>,
+    workers: Vec<ShardWorker>,
+}
+
+/// A worker that the simulation steps itself.
+struct Stepped;
+
+impl WorkerHandle for Stepped {
+    fn wake(&self) -> bool {
+        true
+    }
+
+    fn is_alive(&self) -> bool {
+        true
+    }
+
+    fn inject(&self, _: Fault) {}
+}
+
+impl Node {
+    /// What `Engine::start` does; none when the first append fails.
+    pub fn start(disk: &Disk, clock: Arc<HandClock>, settings: LedgerSettings) -> Option<Node> {
+        let journal: Arc<dyn Journal> = Arc::new(disk.journal.clone());
+        let snapshots: Arc<dyn SnapshotStore> = Arc::new(disk.snapshots.clone());
+        let tenure = journal.acquire(PARTITION).unwrap();
+        let recovered = disk.recover(settings);
+        let registrar = Registrar::new(recovered.writer, recovered.last_import);
+        let (sender, batches) = bounded(64);
+        let registry = registrar.registry().clone();
+        let shard_count = settings.shard_count;
+        let partition = Partition::new(clock, registry, recovered.ledger, shard_count, sender);
+        let partition = Arc::new(partition);
+        partition.note_end(tenure.end);
+        let history = Arc::new(MemoryHistory(disk.journal.clone()));
+        let mut committer =
+            Committer::new(partition.clone(), journal.clone(), history, PARTITION, tenure);
+        if !committer.commit() {
+            return None;
+        }
+        let workers = partition.shards().iter().map(|shard| employ(&partition, shard)).collect();
+        partition.shards().iter().for_each(|shard| shard.open());
+        let caretaker = Caretaker {
+            partition: partition.clone(),
+            journal,
+            snapshots,
+            id: PARTITION,
+            settings,
+            stopping: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            halted: partition.shards().iter().map(|_| AtomicBool::new(false)).collect(),
+        };
+        Some(Node { partition, registrar, caretaker, committer, batches, workers })
+    }
+
+    /// A shard works off its mailbox.
+    pub fn drain(&mut self, shard: usize) -> Vec<Submission> {
+        assert!(self.workers[shard].drain());
+        self.batches.try_iter().collect()
+    }
+
+    /// The same by a worker that finds itself replaced.
+    pub fn drain_abandoned(&mut self, shard: usize) -> Vec<Submission> {
+        assert!(!self.workers[shard].drain());
+        self.batches.try_iter().collect()
+    }
+
+    /// One round of the committer over these batches; false when the journal failed.
+    pub fn commit(&mut self, batches: Vec<Submission>) -> bool {
+        batches.into_iter().for_each(|batch| self.committer.add(batch));
+        self.committer.commit() && !self.partition.has_failed()
+    }
+
+    /// What the committer does between a failure and its end.
+    pub fn recover(&mut self) {
+        let tenure = self.caretaker.recover_journal().unwrap();
+        self.committer.resume(tenure);
+    }
+
+    /// What the supervisor does with a dead shard once everything is flushed.
+    pub fn rebuild(&mut self, shard: usize) {
+        let recovered = self.caretaker.recover(Extent::Ledger).unwrap();
+        let rebuilt = &self.partition.shards()[shard];
+        let ledger = self.partition.ledger();
+        rebuilt.between_batches(|| ledger.replace_shard(rebuilt.id(), &recovered.ledger));
+        self.workers[shard] = employ(&self.partition, rebuilt);
+        rebuilt.open();
+    }
+
+    /// The registrar, and a committer that appends one record for it at a time.
+    pub fn import(&mut self) -> (&mut Registrar, impl FnMut(&Record) -> bool) {
+        let committer = &mut self.committer;
+        let append = move |record: &Record| {
+            let mut records = Vec::new();
+            record.push(&mut records);
+            let (sender, receiver) = bounded(1);
+            let reply = Reply::new(move |durable: Option<()>| {
+                sender.send(durable.is_some()).unwrap();
+            });
+            let answers = vec![Answer::Durable(reply)];
+            committer.add(Submission { shard: None, records, record_count: 1, answers });
+            committer.commit();
+            receiver.recv().unwrap()
+        };
+        (&mut self.registrar, append)
+    }
+
+    /// Every check sees what the registrar has.
+    pub fn publish(&mut self) {
+        self.partition.publish(self.registrar.registry().clone());
+    }
+
+    /// The registrar.
+    pub fn registrar(&self) -> &Registrar {
+        &self.registrar
+    }
+}
+
+fn employ(partition: &Arc<Partition>, shard: &Arc<Shard>) -> ShardWorker {
+    let generation = shard.start_generation();
+    shard.employ(Box::new(Stepped));
+    ShardWorker::new(partition.clone(), shard.clone(), generation)
+}
