@@ -163,7 +163,14 @@ fn prepare(
     let mut lines = read_lines(file, keys)?;
     let mut writer = current.clone();
     let mut parts = Parts::default();
-    let mut changes = writer.apply_directory(&lines.directory).map_err(ImportError::Rejected)?;
+    let (mut changes, mut faults) = match writer.apply_directory(&lines.directory) {
+        Ok(changes) => (changes, Vec::new()),
+        Err(faults) => {
+            // The file is refused; its holders are still looked at, so that every line is named.
+            writer.apply_directory_unchecked(&lines.directory);
+            (0, faults)
+        }
+    };
     if changes > 0 {
         lines.directory.iter().for_each(|(_, change)| parts.push(change));
     }
@@ -174,7 +181,6 @@ fn prepare(
             }
         }
     }
-    let mut faults = Vec::new();
     let mut numbers = lines.holder_lines.iter();
     for stored in std::mem::take(&mut lines.holders.parts) {
         for change in changes_of(&stored) {
@@ -195,6 +201,7 @@ fn prepare(
     if faults.is_empty() {
         Ok(PreparedImport { writer, parts: parts.parts, lines: lines.count, changes })
     } else {
+        faults.sort_by_key(|fault| fault.line);
         Err(ImportError::Rejected(faults))
     }
 }

@@ -295,6 +295,14 @@ fn an_import_is_all_or_nothing() {
     assert!(format!("{error:?}").contains("line: 2"), "{error:?}");
     assert_eq!(node.engine.registry().id(), revision);
     assert!(node.engine.registry().directory().category_name(CategoryId(77)).is_none());
+    let wrong_twice = concat!(
+        r#"{"kind":"terminal","id":5,"organization":77}"#,
+        "\n",
+        r#"{"kind":"holder","id":9,"region":"14","cards":[],"categories":[{"category":99}]}"#,
+    );
+    let error = node.engine.import(&mut wrong_twice.as_bytes()).unwrap_err();
+    assert!(format!("{error:?}").contains("line: 1"), "{error:?}");
+    assert!(format!("{error:?}").contains("line: 2"), "{error:?}");
     // The identifier moves in one file, whatever the order of the lines.
     let moved = concat!(
         r#"{"kind":"holder","id":8,"region":"14","cards":[{"type":"ecs","client_code":"DDDEEEFFF"}],"categories":[]}"#,

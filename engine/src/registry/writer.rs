@@ -16,7 +16,7 @@ use crate::registry::change::RegistryChange;
 use crate::registry::fault::{LineError, LineFault};
 use crate::registry::holders::{Holders, Slot};
 use crate::registry::index::Target;
-use crate::registry::references::apply_directory;
+use crate::registry::references::{apply_change, apply_directory};
 
 /// A change and the line of the file that asks for it.
 pub type LineChange = (u64, RegistryChange);
@@ -42,6 +42,15 @@ impl RegistryWriter {
             self.registry.directory = Arc::new(Directory::build(items));
         }
         Ok(changed)
+    }
+
+    /// Applies changes of the directory whatever they refer to, in a writer that will be dropped.
+    pub fn apply_directory_unchecked(&mut self, changes: &[LineChange]) {
+        let mut items: DirectoryItems = self.registry.directory.items().clone();
+        for (_, change) in changes {
+            apply_change(&mut items, change);
+        }
+        self.registry.directory = Arc::new(Directory::build(items));
     }
 
     /// Whether `new` differs from what is known of this holder.
