@@ -136,7 +136,7 @@ impl Prototype {
             for (place, right) in bare.rights.iter_mut().zip(holder.rights()) {
                 *place = (right.category.0, right.validity.from.0, right.validity.to.0);
             }
-            for identifier in holder.identifiers {
+            for identifier in holder.identifiers() {
                 cards.insert(identifier.digest().0, u32::try_from(holders.len()).unwrap());
             }
             holders.push(bare);

@@ -101,13 +101,12 @@ impl Holders {
     }
 }
 
-/// A holder, read in place.
+/// A holder, read in place. What a check does not need is not even looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct HolderView<'a> {
     record: &'a Record,
-    spilled: &'a [Fact],
-    /// Everything by which the holder is found.
-    pub identifiers: &'a [PackedIdentifier],
+    chunk: &'a Chunk,
+    at: usize,
 }
 
 impl<'a> HolderView<'a> {
@@ -119,7 +118,7 @@ impl<'a> HolderView<'a> {
             closed: self.is_closed(),
             cards: self.cards().collect(),
             rights: self.rights().collect(),
-            identifiers: self.identifiers.iter().filter_map(PackedIdentifier::unpack).collect(),
+            identifiers: self.identifiers().iter().filter_map(PackedIdentifier::unpack).collect(),
         }
     }
 
@@ -132,14 +131,29 @@ impl<'a> HolderView<'a> {
     /// Whether the holder is out of the programme.
     #[inline]
     pub fn is_closed(&self) -> bool {
-        self.record.state == CLOSED
+        self.record.state & CLOSED != 0
+    }
+
+    /// Everything by which the holder is found.
+    pub fn identifiers(&self) -> &'a [PackedIdentifier] {
+        let start = self.chunk.start(self.at).identifiers_end;
+        let identifiers = self.chunk.identifiers.get(range(start, self.record.identifiers_end));
+        identifiers.unwrap_or_default()
+    }
+
+    fn spilled(&self) -> &'a [Fact] {
+        if self.record.state & SPILLED == 0 {
+            return &[];
+        }
+        let start = self.chunk.start(self.at).spilled_end;
+        self.chunk.spilled.get(range(start, self.record.spilled_end)).unwrap_or_default()
     }
 
     /// The plastics and chips.
     #[inline]
     pub fn cards(&self) -> impl Iterator<Item = Card> + use<'a> {
         let inline = self.record.cards.iter().take(usize::from(self.record.inline_cards));
-        let spilled = self.spilled.iter().filter_map(Fact::card);
+        let spilled = self.spilled().iter().filter_map(Fact::card);
         inline.map(PackedCard::unpack).chain(spilled)
     }
 
@@ -147,7 +161,7 @@ impl<'a> HolderView<'a> {
     #[inline]
     pub fn rights(&self) -> impl Iterator<Item = Right> + use<'a> {
         let inline = self.record.rights.iter().take(usize::from(self.record.inline_rights));
-        let spilled = self.spilled.iter().filter_map(Fact::right);
+        let spilled = self.spilled().iter().filter_map(Fact::right);
         inline.map(PackedRight::unpack).chain(spilled)
     }
 
@@ -218,9 +232,10 @@ struct Record {
 }
 
 const INLINE_FACTS: usize = 4;
-const EMPTY: u8 = 0;
-const OPEN: u8 = 1;
+/// Bits of a record's state; an empty place has none.
+const TAKEN: u8 = 1;
 const CLOSED: u8 = 2;
+const SPILLED: u8 = 4;
 
 #[derive(Clone, Debug, Default)]
 struct Chunk {
@@ -267,20 +282,7 @@ impl Chunk {
     #[inline]
     fn view(&self, at: usize) -> Option<HolderView<'_>> {
         let record = self.records.get(at)?;
-        if record.state == EMPTY {
-            return None;
-        }
-        let start = match at.checked_sub(1) {
-            Some(before) => self.records.get(before)?,
-            None => &Record::BLANK,
-        };
-        let spilled = range(start.spilled_end, record.spilled_end);
-        let identifiers = range(start.identifiers_end, record.identifiers_end);
-        Some(HolderView {
-            record,
-            spilled: self.spilled.get(spilled)?,
-            identifiers: self.identifiers.get(identifiers)?,
-        })
+        (record.state != 0).then_some(HolderView { record, chunk: self, at })
     }
 
     fn record(&self, at: usize) -> Record {
@@ -293,21 +295,10 @@ impl Chunk {
 }
 
 impl Record {
-    const BLANK: Record = Record {
-        id: 0,
-        spilled_end: 0,
-        identifiers_end: 0,
-        region: 0,
-        state: EMPTY,
-        inline_cards: 0,
-        inline_rights: 0,
-        cards: [PackedCard { state: 0, issued: PackedDay(0), expires: PackedDay(0) }; INLINE_FACTS],
-        rights: [PackedRight { category: 0, from: PackedDay(0), to: PackedDay(0) }; INLINE_FACTS],
-    };
-
     /// The whole record, if cards and rights fit into it.
     fn of(holder: &Holder) -> Option<Record> {
         let mut record = Record::spilled(holder);
+        record.state &= !SPILLED;
         if holder.cards.len() > INLINE_FACTS || holder.rights.len() > INLINE_FACTS {
             return None;
         }
@@ -327,7 +318,7 @@ impl Record {
         Record {
             id: holder.id.0,
             region: holder.region.0,
-            state: if holder.closed { CLOSED } else { OPEN },
+            state: TAKEN | SPILLED | if holder.closed { CLOSED } else { 0 },
             ..Record::default()
         }
     }

@@ -70,7 +70,7 @@ impl RegistryWriter {
         let Registry { holders, index, .. } = &mut self.registry;
         let Some(known) = holders.view(slot) else { return };
         let kept = new.map(|holder| holder.identifiers.as_slice()).unwrap_or_default();
-        for identifier in known.identifiers {
+        for identifier in known.identifiers() {
             if !kept.iter().any(|kept| kept.digest == *identifier.digest()) {
                 index.remove(identifier.digest());
             }
