@@ -102,8 +102,9 @@ impl Administration {
     }
 
     fn metrics(&self) -> HttpResponse {
-        let status = self.gateway.engine.status();
-        match self.gateway.metrics.print(&status, self.gateway.clock.now()) {
+        let gateway = &self.gateway;
+        let (status, journal) = (gateway.engine.status(), gateway.journal.stats());
+        match gateway.metrics.print(&status, &journal, gateway.clock.now()) {
             Ok(text) => plain(StatusCode::OK, text),
             Err(error) => {
                 tracing::error!(error = chain(&error), "the metrics cannot be printed");

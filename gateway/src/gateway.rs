@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::web::Bytes;
 use engine::calendar::Clock;
 use engine::engine::Engine;
+use snapshots::journal::EmbeddedJournal;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ pub const HISTORY_CALLS_MAX: usize = 16;
 pub struct Gateway {
     /// The engine.
     pub engine: Engine,
+    /// The engine's journal, for its figures.
+    pub journal: Arc<EmbeddedJournal>,
     /// The clock that the engine goes by.
     pub clock: Arc<dyn Clock>,
     /// Gives out and recognises access tokens.

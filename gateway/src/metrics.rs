@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use engine::calendar::Timestamp;
 use engine::engine::EngineStatus;
+use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use snapshots::stats::JournalStats;
 
 use crate::errors::ApiError;
 
@@ -179,6 +181,11 @@ struct EngineMetrics {
     records: IntCounter,
     openings_dropped: IntCounter,
     snapshot_age: IntGauge,
+    journal_bytes: IntCounter,
+    journal_failed: IntCounter,
+    journal_syncs: Counter,
+    batch_records: IntGauge,
+    sync_seconds: Gauge,
 }
 
 impl Metrics {
@@ -239,9 +246,11 @@ impl Metrics {
     pub fn print(
         &self,
         status: &EngineStatus,
+        journal: &JournalStats,
         now: Timestamp,
     ) -> Result<String, prometheus::Error> {
         self.engine.take(status, now);
+        self.engine.take_journal(journal);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -273,6 +282,21 @@ impl EngineMetrics {
                 "Opened transactions that were not journaled",
             )?,
             snapshot_age: gauge("eligo_snapshot_age_seconds", "Age of the last snapshot, or -1")?,
+            journal_bytes: counter(registry, "eligo_journal_bytes_total", "Bytes appended")?,
+            journal_failed: counter(
+                registry,
+                "eligo_journal_failures_total",
+                "Appends that did not become durable",
+            )?,
+            journal_syncs: registered(
+                registry,
+                Counter::new("eligo_journal_sync_seconds_total", "Time spent in syncs")?,
+            )?,
+            batch_records: gauge("eligo_journal_batch_records", "Records of the last frame")?,
+            sync_seconds: registered(
+                registry,
+                Gauge::new("eligo_journal_sync_seconds", "Time of the last sync")?,
+            )?,
         })
     }
 
@@ -296,12 +320,27 @@ impl EngineMetrics {
         let age = status.snapshot_at.map(|at| now.unix_seconds() - at.unix_seconds());
         self.snapshot_age.set(age.unwrap_or(-1));
     }
+
+    fn take_journal(&self, stats: &JournalStats) {
+        self.journal_bytes.inc_by(stats.bytes.saturating_sub(self.journal_bytes.get()));
+        self.journal_failed.inc_by(stats.failed_appends.saturating_sub(self.journal_failed.get()));
+        let syncs = Duration::from_nanos(stats.sync_ns).as_secs_f64();
+        self.journal_syncs.inc_by((syncs - self.journal_syncs.get()).max(0.0));
+        self.batch_records.set(i64::try_from(stats.last_records).unwrap_or(i64::MAX));
+        self.sync_seconds.set(Duration::from_nanos(stats.last_sync_ns).as_secs_f64());
+    }
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    let counter = IntCounter::new(name, help)?;
-    registry.register(Box::new(counter.clone()))?;
-    Ok(counter)
+    registered(registry, IntCounter::new(name, help)?)
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
 }
 
 #[cfg(test)]

@@ -160,6 +160,7 @@ fn gateway(
     };
     Ok(Gateway {
         engine: node.engine.clone(),
+        journal: Arc::clone(&node.journal),
         clock: Arc::clone(&node.clock),
         tokens,
         proxies: settings.trusted_proxies.clone(),

@@ -19,7 +19,7 @@ use crate::calendar::Day;
 use crate::holder::{Card, Holder, HolderIdentifier, Right};
 use crate::ids::{HolderId, RegionCode};
 use crate::limits::{CHUNK_HOLDERS, PAGE_CHUNKS};
-use crate::registry::packed::{PackedCard, PackedDay, PackedRight};
+use crate::registry::packed::{PackedCard, PackedRight};
 
 const PAGE_HOLDERS: usize = CHUNK_HOLDERS * PAGE_CHUNKS;
 
