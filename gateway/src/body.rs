@@ -1,4 +1,7 @@
 //! Reading of request bodies: bounded in size and in time.
+//!
+//! A connection on which a body is left unread cannot be used any more. So a call that is refused
+//! before its body was looked at reads it all the same, within the same bounds, and forgets it.
 
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use crate::errors::ApiError;
 /// Reads a body of at most `bytes_max` bytes that arrives within `patience`.
 pub async fn read(
     headers: &HeaderMap,
-    payload: Payload,
+    payload: &mut Payload,
     bytes_max: usize,
     patience: Duration,
 ) -> Result<Bytes, ApiError> {
@@ -27,7 +30,18 @@ pub async fn read(
     }
 }
 
-async fn gather(mut payload: Payload, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// Reads what is left of a body, so that the connection stays usable; returns false where that would
+/// be more than `bytes_max` or take longer than `patience`.
+pub async fn drain(
+    headers: &HeaderMap,
+    payload: &mut Payload,
+    bytes_max: usize,
+    patience: Duration,
+) -> bool {
+    read(headers, payload, bytes_max, patience).await.is_ok()
+}
+
+async fn gather(payload: &mut Payload, bytes_max: usize) -> Result<Bytes, ApiError> {
     // Nearly every body arrives in one piece, which is then not copied.
     let Some(first) = payload.next().await else { return Ok(Bytes::new()) };
     let first = first.map_err(|_| ApiError::BadJson)?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use arc_swap::Guard;
@@ -80,22 +80,42 @@ pub async fn serve(request: ServiceRequest) -> Result<ServiceResponse, actix_web
     Ok(ServiceResponse::new(request, response))
 }
 
-async fn dispatch(request: &HttpRequest, payload: Payload) -> HttpResponse {
+async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     let started = Instant::now();
     let Some(gateway) = request.app_data::<Arc<Gateway>>() else {
         return ApiError::Unavailable.response();
     };
     let call = Call::at(request.path());
     let deadline = Deadline(started + gateway.limits.request_deadline);
-    let answer = match allowed_method(call) {
+    let mut answer = match allowed_method(call) {
         None => ApiError::PathNotFound.into(),
         Some(allowed) if allowed == request.method() => {
-            route(gateway, call, request, payload, deadline).await
+            route(gateway, call, request, &mut payload, deadline).await
         }
         Some(allowed) => not_allowed(allowed),
     };
+    if let Outcome::Error(error) = answer.outcome {
+        forget_body(gateway, error, request, &mut payload, &mut answer.response).await;
+    }
     gateway.metrics.answered(call, answer.outcome, started.elapsed());
     answer.response
+}
+
+/// After a refusal: reads what is left of a small body, so that the client can go on with the
+/// connection; otherwise closes it.
+async fn forget_body(
+    gateway: &Gateway,
+    error: ApiError,
+    request: &HttpRequest,
+    payload: &mut Payload,
+    response: &mut HttpResponse,
+) {
+    let limits = &gateway.limits;
+    let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
+    let spent = matches!(error, ApiError::RequestTimeout | ApiError::TooLarge);
+    if spent || !body::drain(request.headers(), payload, bytes_max, patience).await {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
 }
 
 fn allowed_method(call: Call) -> Option<Method> {
@@ -118,7 +138,7 @@ async fn route(
     gateway: &Gateway,
     call: Call,
     request: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     deadline: Deadline,
 ) -> Answer {
     match call {
@@ -133,7 +153,7 @@ async fn method(
     gateway: &Gateway,
     call: Call,
     request: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
     // Held across the whole call, so not as a guard, of which a thread has only a few.
