@@ -3,8 +3,12 @@
 //! A connection on which a body is left unread cannot be used any more. So a call that is refused
 //! before its body was looked at reads it all the same, within the same bounds, and forgets it.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{Bytes, BytesMut};
@@ -39,6 +43,38 @@ pub async fn drain(
     patience: Duration,
 ) -> bool {
     read(headers, payload, bytes_max, patience).await.is_ok()
+}
+
+/// The body of an answer after which the connection ends, whatever of `unread` is still to come.
+///
+/// A chunked body that nobody holds would be read and thrown away for as long as a client sends; one
+/// that is held until the answer is out ends the connection in the library's time for disconnects.
+pub fn last(words: BoxBody, unread: Payload) -> BoxBody {
+    match words.try_into_bytes() {
+        Ok(words) => BoxBody::new(LastWords { words, _unread: unread }),
+        Err(words) => words,
+    }
+}
+
+struct LastWords {
+    words: Bytes,
+    _unread: Payload,
+}
+
+impl MessageBody for LastWords {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.words.size()
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let words = std::mem::take(&mut self.get_mut().words);
+        Poll::Ready((!words.is_empty()).then_some(Ok(words)))
+    }
 }
 
 async fn gather(payload: &mut Payload, bytes_max: usize) -> Result<Bytes, ApiError> {

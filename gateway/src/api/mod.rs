@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use actix_web::http::{ConnectionType, Method, StatusCode};
+use actix_web::http::{Method, StatusCode};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use arc_swap::Guard;
@@ -94,28 +94,31 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
         }
         Some(allowed) => not_allowed(allowed),
     };
-    if let Outcome::Error(error) = answer.outcome {
-        forget_body(gateway, error, request, &mut payload, &mut answer.response).await;
+    let is_read = !matches!(call, Call::Discovery | Call::PublicKeys);
+    if !is_read || matches!(answer.outcome, Outcome::Error(_)) {
+        answer = forget_body(gateway, request, payload, answer).await;
     }
     gateway.metrics.answered(call, answer.outcome, started.elapsed());
     answer.response
 }
 
-/// After a refusal: reads what is left of a small body, so that the client can go on with the
-/// connection; otherwise closes it.
+/// Reads what is left of a small body that no method has read, so that the client can go on with the
+/// connection; otherwise the answer is the last one on it.
 async fn forget_body(
     gateway: &Gateway,
-    error: ApiError,
     request: &HttpRequest,
-    payload: &mut Payload,
-    response: &mut HttpResponse,
-) {
+    mut payload: Payload,
+    answer: Answer,
+) -> Answer {
     let limits = &gateway.limits;
     let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
-    let spent = matches!(error, ApiError::RequestTimeout | ApiError::TooLarge);
-    if spent || !body::drain(request.headers(), payload, bytes_max, patience).await {
-        response.head_mut().set_connection_type(ConnectionType::Close);
+    let spent =
+        matches!(answer.outcome, Outcome::Error(ApiError::RequestTimeout | ApiError::TooLarge));
+    if !spent && body::drain(request.headers(), &mut payload, bytes_max, patience).await {
+        return answer;
     }
+    let Answer { outcome, response } = answer;
+    Answer { outcome, response: response.map_body(|_, words| body::last(words, payload)) }
 }
 
 fn allowed_method(call: Call) -> Option<Method> {
