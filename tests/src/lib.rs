@@ -6,4 +6,5 @@
 pub mod fixture;
 pub mod http;
 pub mod memory;
+pub mod seed;
 pub mod server;

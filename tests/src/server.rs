@@ -52,7 +52,10 @@ impl Server {
     pub fn start_by(mut command: Command, data_dir: &Path, arguments: &[&str]) -> Server {
         command.arg("serve").arg("--data-dir").arg(data_dir);
         command.args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.args(["--admin-token", ADMIN_TOKEN, "--log", "warn"]).args(arguments);
+        command.args(["--admin-token", ADMIN_TOKEN]).args(arguments);
+        if !arguments.contains(&"--log") {
+            command.args(["--log", "warn"]);
+        }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Log::collect(child.stderr.take().unwrap());
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -77,12 +80,19 @@ impl Server {
 
     /// A server with fixture "F" and its frozen clock.
     pub fn start_with_fixture(data_dir: &Path) -> Server {
+        Server::start_with_fixture_and(data_dir, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with_fixture_and(data_dir: &Path, more: &[&str]) -> Server {
         let registry = data_dir.join("fixture.ndjson");
         std::fs::create_dir_all(data_dir).unwrap();
         std::fs::write(&registry, crate::fixture::REGISTRY).unwrap();
         let clock = format!("manual:{}", crate::fixture::NOW);
         let registry = registry.display().to_string();
-        Server::start(data_dir, &["--clock", &clock, "--import", &registry])
+        let mut arguments = vec!["--clock", &clock, "--import", &registry];
+        arguments.extend(more);
+        Server::start(data_dir, &arguments)
     }
 
     /// Sets the clock.
@@ -121,6 +131,14 @@ impl Server {
     /// The id of the process.
     pub fn process_id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The memory of the process, KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// The text of `/metrics`.
