@@ -57,7 +57,7 @@ pub async fn serve(request: ServiceRequest) -> Result<ServiceResponse, actix_web
     Ok(ServiceResponse::new(request, response))
 }
 
-async fn dispatch(request: &HttpRequest, payload: Payload) -> HttpResponse {
+async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     let Some(admin) = request.app_data::<Arc<Administration>>() else {
         return ApiError::Unavailable.response();
     };
@@ -82,7 +82,7 @@ async fn dispatch(request: &HttpRequest, payload: Payload) -> HttpResponse {
         "/admin/clock" => {
             let limits = &admin.gateway.limits;
             let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
-            match body::read(request.headers(), payload, bytes_max, patience).await {
+            match body::read(request.headers(), &mut payload, bytes_max, patience).await {
                 Ok(body) => admin.set_clock(&body),
                 Err(error) => error.response(),
             }

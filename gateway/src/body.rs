@@ -1,7 +1,14 @@
 //! Reading of request bodies: bounded in size and in time.
+//!
+//! A connection on which a body is left unread cannot be used any more. So a call that is refused
+//! before its body was looked at reads it all the same, within the same bounds, and forgets it.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{Bytes, BytesMut};
@@ -12,7 +19,7 @@ use crate::errors::ApiError;
 /// Reads a body of at most `bytes_max` bytes that arrives within `patience`.
 pub async fn read(
     headers: &HeaderMap,
-    payload: Payload,
+    payload: &mut Payload,
     bytes_max: usize,
     patience: Duration,
 ) -> Result<Bytes, ApiError> {
@@ -27,7 +34,50 @@ pub async fn read(
     }
 }
 
-async fn gather(mut payload: Payload, bytes_max: usize) -> Result<Bytes, ApiError> {
+/// Reads what is left of a body, so that the connection stays usable; returns false where that would
+/// be more than `bytes_max` or take longer than `patience`.
+pub async fn drain(
+    headers: &HeaderMap,
+    payload: &mut Payload,
+    bytes_max: usize,
+    patience: Duration,
+) -> bool {
+    read(headers, payload, bytes_max, patience).await.is_ok()
+}
+
+/// The body of an answer after which the connection ends, whatever of `unread` is still to come.
+///
+/// A chunked body that nobody holds would be read and thrown away for as long as a client sends; one
+/// that is held until the answer is out ends the connection in the library's time for disconnects.
+pub fn last(words: BoxBody, unread: Payload) -> BoxBody {
+    match words.try_into_bytes() {
+        Ok(words) => BoxBody::new(LastWords { words, _unread: unread }),
+        Err(words) => words,
+    }
+}
+
+struct LastWords {
+    words: Bytes,
+    _unread: Payload,
+}
+
+impl MessageBody for LastWords {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.words.size()
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let words = std::mem::take(&mut self.get_mut().words);
+        Poll::Ready((!words.is_empty()).then_some(Ok(words)))
+    }
+}
+
+async fn gather(payload: &mut Payload, bytes_max: usize) -> Result<Bytes, ApiError> {
     // Nearly every body arrives in one piece, which is then not copied.
     let Some(first) = payload.next().await else { return Ok(Bytes::new()) };
     let first = first.map_err(|_| ApiError::BadJson)?;

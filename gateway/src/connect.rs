@@ -62,7 +62,7 @@ pub struct Client<'a> {
 }
 
 /// Answers a request for a token.
-pub async fn answer(gateway: &Gateway, request: &HttpRequest, payload: Payload) -> Answer {
+pub async fn answer(gateway: &Gateway, request: &HttpRequest, payload: &mut Payload) -> Answer {
     let limits = &gateway.limits;
     let headers = request.headers();
     let read = body::read(headers, payload, limits.body_bytes_max, limits.body_timeout).await;

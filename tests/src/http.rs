@@ -1,7 +1,7 @@
 //! The least HTTP/1.1 client that shows every byte of an answer.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -117,6 +117,12 @@ impl Client {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Option<()> {
         self.stream.write_all(bytes).ok()
+    }
+
+    /// Tells the server that nothing more will be sent.
+    pub fn end_sending(&self) {
+        // The server may have closed the connection before.
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Reads one answer.

@@ -6,5 +6,6 @@
 pub mod fixture;
 pub mod http;
 pub mod memory;
+pub mod seed;
 pub mod server;
 pub mod simulation;

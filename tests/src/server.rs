@@ -3,9 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::http::{Client, Response};
@@ -36,6 +35,7 @@ pub fn binary() -> &'static Path {
 /// A running server; killed when dropped.
 pub struct Server {
     child: Child,
+    log: Log,
     /// The public listener.
     pub http: SocketAddr,
     /// The listener of administration.
@@ -45,11 +45,19 @@ pub struct Server {
 impl Server {
     /// Starts a server on `data_dir` with more arguments, and waits until it answers.
     pub fn start(data_dir: &Path, arguments: &[&str]) -> Server {
-        let mut command = Command::new(binary());
+        Server::start_by(Command::new(binary()), data_dir, arguments)
+    }
+
+    /// The same by a command to which the arguments of the server are added.
+    pub fn start_by(mut command: Command, data_dir: &Path, arguments: &[&str]) -> Server {
         command.arg("serve").arg("--data-dir").arg(data_dir);
         command.args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        command.args(["--admin-token", ADMIN_TOKEN, "--log", "warn"]).args(arguments);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        command.args(["--admin-token", ADMIN_TOKEN]).args(arguments);
+        if !arguments.contains(&"--log") {
+            command.args(["--log", "warn"]);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Log::collect(child.stderr.take().unwrap());
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
@@ -59,23 +67,32 @@ impl Server {
                 }
             }
         });
-        let line = receiver.recv_timeout(START_TIMEOUT).expect("the server did not get ready");
+        let line = receiver
+            .recv_timeout(START_TIMEOUT)
+            .unwrap_or_else(|_| panic!("the server did not get ready: {}", log.text()));
         let address = |name: &str| {
             let prefix = format!("{name}=");
             let field = line.split_whitespace().find_map(|field| field.strip_prefix(&prefix));
             field.unwrap().parse().unwrap()
         };
-        Server { http: address("http"), admin: address("admin"), child }
+        Server { http: address("http"), admin: address("admin"), child, log }
     }
 
     /// A server with fixture "F" and its frozen clock.
     pub fn start_with_fixture(data_dir: &Path) -> Server {
+        Server::start_with_fixture_and(data_dir, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with_fixture_and(data_dir: &Path, more: &[&str]) -> Server {
         let registry = data_dir.join("fixture.ndjson");
         std::fs::create_dir_all(data_dir).unwrap();
         std::fs::write(&registry, crate::fixture::REGISTRY).unwrap();
         let clock = format!("manual:{}", crate::fixture::NOW);
         let registry = registry.display().to_string();
-        Server::start(data_dir, &["--clock", &clock, "--import", &registry])
+        let mut arguments = vec!["--clock", &clock, "--import", &registry];
+        arguments.extend(more);
+        Server::start(data_dir, &arguments)
     }
 
     /// Sets the clock.
@@ -106,7 +123,30 @@ impl Server {
         answer.json()["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// Kills the process as a power cut would end it.
+    /// What the server wrote to standard error; outlives the server.
+    pub fn log(&self) -> Log {
+        self.log.clone()
+    }
+
+    /// The id of the process.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The memory of the process, KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics(&self) -> String {
+        Client::connect(self.admin).get("/metrics").body
+    }
+
+    /// Kills the process with no chance to write another byte.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -125,5 +165,35 @@ impl Drop for Server {
         // A process that has ended cannot be killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The standard error of a server, collected while it runs.
+#[derive(Clone)]
+pub struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn collect(stderr: ChildStderr) -> Log {
+        let log = Log(Arc::default());
+        let text = Arc::clone(&log.0);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut text = text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+        log
+    }
+
+    /// Everything written so far.
+    pub fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The lines that a person must look at, and panics.
+    pub fn alarms(&self) -> Vec<String> {
+        let alarm = |line: &&str| line.contains("panicked") || line.contains("\"ERROR\"");
+        self.text().lines().filter(alarm).map(str::to_owned).collect()
     }
 }

@@ -156,6 +156,9 @@ fn y3_ip_allow_list() {
     let forged = [authorization.as_str(), "X-Forwarded-For: 127.0.0.1"];
     let answer = stranger.post(CHECK, &forged, OK_CHECK.as_bytes());
     assert_eq!(answer.error(), (403, Some(122)));
+    let answer = stranger.post("/api/NoSuchMethod", &forged, OK_CHECK.as_bytes());
+    assert_eq!(answer.error(), (404, None));
+    assert_eq!(stranger.call("no.such.token", CHECK, OK_CHECK).error(), (401, Some(120)));
     stage.granted(&stage.o1, OK_CHECK, 1, VETERAN);
 }
 

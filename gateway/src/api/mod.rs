@@ -80,22 +80,45 @@ pub async fn serve(request: ServiceRequest) -> Result<ServiceResponse, actix_web
     Ok(ServiceResponse::new(request, response))
 }
 
-async fn dispatch(request: &HttpRequest, payload: Payload) -> HttpResponse {
+async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     let started = Instant::now();
     let Some(gateway) = request.app_data::<Arc<Gateway>>() else {
         return ApiError::Unavailable.response();
     };
     let call = Call::at(request.path());
     let deadline = Deadline(started + gateway.limits.request_deadline);
-    let answer = match allowed_method(call) {
+    let mut answer = match allowed_method(call) {
         None => ApiError::PathNotFound.into(),
         Some(allowed) if allowed == request.method() => {
-            route(gateway, call, request, payload, deadline).await
+            route(gateway, call, request, &mut payload, deadline).await
         }
         Some(allowed) => not_allowed(allowed),
     };
+    let is_read = !matches!(call, Call::Discovery | Call::PublicKeys);
+    if !is_read || matches!(answer.outcome, Outcome::Error(_)) {
+        answer = forget_body(gateway, request, payload, answer).await;
+    }
     gateway.metrics.answered(call, answer.outcome, started.elapsed());
     answer.response
+}
+
+/// Reads what is left of a small body that no method has read, so that the client can go on with the
+/// connection; otherwise the answer is the last one on it.
+async fn forget_body(
+    gateway: &Gateway,
+    request: &HttpRequest,
+    mut payload: Payload,
+    answer: Answer,
+) -> Answer {
+    let limits = &gateway.limits;
+    let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
+    let spent =
+        matches!(answer.outcome, Outcome::Error(ApiError::RequestTimeout | ApiError::TooLarge));
+    if !spent && body::drain(request.headers(), &mut payload, bytes_max, patience).await {
+        return answer;
+    }
+    let Answer { outcome, response } = answer;
+    Answer { outcome, response: response.map_body(|_, words| body::last(words, payload)) }
 }
 
 fn allowed_method(call: Call) -> Option<Method> {
@@ -118,7 +141,7 @@ async fn route(
     gateway: &Gateway,
     call: Call,
     request: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     deadline: Deadline,
 ) -> Answer {
     match call {
@@ -133,7 +156,7 @@ async fn method(
     gateway: &Gateway,
     call: Call,
     request: &HttpRequest,
-    payload: Payload,
+    payload: &mut Payload,
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
     // Held across the whole call, so not as a guard, of which a thread has only a few.
