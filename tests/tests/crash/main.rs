@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::calendar::Timestamp;
 use rand::rngs::SmallRng;
@@ -255,13 +255,19 @@ fn a_disk_that_refuses_is_told_and_loses_nothing() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(binary());
     let server = town.start_by(command, 1);
-    // What was checked in the same breath as the failure died with the server.
+    // What was checked in the same breath as the failure may be forgotten.
     town.desks.iter_mut().for_each(|desk| desk.fragile_through = 1);
     let log = server.log();
     town.work(server, 1, |server| {
         std::thread::sleep(Duration::from_millis(300));
-        limit_files(&server, 0);
+        limit_files(&server, "0");
         std::thread::sleep(Duration::from_millis(500));
+        limit_files(&server, "unlimited");
+        let until = Instant::now() + Duration::from_secs(20);
+        while !takes_writes(&server) {
+            assert!(Instant::now() < until, "the server does not recover: {}", log.text());
+        }
+        std::thread::sleep(Duration::from_millis(300));
         server.kill();
     });
     let refused = town.unavailable();
@@ -275,8 +281,21 @@ fn a_disk_that_refuses_is_told_and_loses_nothing() {
     assert_eq!(server.log().alarms(), Vec::<String>::new());
 }
 
+/// Whether a check that is cancelled at once goes all the way.
+fn takes_writes(server: &Server) -> bool {
+    let token = server.token(&FIRST_DESK.to_string(), "s", BOTH);
+    let mut line = Line { client: server.client(), token };
+    let code = client_code(FIRST_HOLDER);
+    let check = format!(
+        r#"{{"serviceId":{UNLIMITED_SERVICE},"organizationTerminalId":{FIRST_DESK},"clientCode":"{code}"}}"#
+    );
+    let transaction = line.call(CHECK, &check).unwrap().json()["transactionId"].clone();
+    let cancel = format!(r#"{{"clientId":{FIRST_HOLDER},"transactionId":{transaction}}}"#);
+    line.call(CANCEL, &cancel).unwrap().status == 200
+}
+
 /// Limits how far the process of a server may write into files.
-fn limit_files(server: &Server, bytes: u64) {
+fn limit_files(server: &Server, bytes: &str) {
     let process = format!("--pid={}", server.process_id());
     let limit = format!("--fsize={bytes}:unlimited");
     assert!(Command::new("prlimit").args([process, limit]).status().unwrap().success());
