@@ -18,11 +18,12 @@ pub mod writer;
 
 use std::sync::Arc;
 
+use crate::decide::LOOKUPS_TOGETHER;
 use crate::directory::Directory;
 use crate::identifier::Digest;
 use crate::ids::{HolderId, RevisionId};
 use crate::registry::holders::{HolderView, Holders};
-use crate::registry::index::Index;
+use crate::registry::index::{Index, Target};
 
 /// One revision of everything that is imported.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,24 @@ impl Registry {
     pub fn find(&self, identifier: &Digest) -> Option<Found<'_>> {
         let target = self.index.get(identifier)?;
         Some(Found { holder: self.holders.view(target.slot)?, card: target.card })
+    }
+
+    /// Who has each of these identifiers, into `found` at the same places. Every step is done for all
+    /// of them before the next one, so that their waits for memory overlap.
+    pub fn find_all<'a, 'd>(
+        &'a self,
+        identifiers: impl Iterator<Item = &'d Digest>,
+        found: &mut [Option<Found<'a>>],
+    ) {
+        let mut targets = [None; LOOKUPS_TOGETHER];
+        for (target, identifier) in targets.iter_mut().zip(identifiers) {
+            *target = self.index.get(identifier);
+        }
+        for (found, target) in found.iter_mut().zip(targets) {
+            *found = target.and_then(|target: Target| {
+                Some(Found { holder: self.holders.view(target.slot)?, card: target.card })
+            });
+        }
     }
 
     /// The id of who has this identifier.

@@ -216,9 +216,10 @@ impl PackedIdentifier {
     }
 }
 
-/// What checks need of a holder, in 64 bytes. Spilled facts and identifiers begin where those of
+/// What checks need of a holder, in one cache line. Spilled facts and identifiers begin where those of
 /// the record before end.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 struct Record {
     id: u64,
     spilled_end: u16,
