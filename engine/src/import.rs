@@ -167,7 +167,7 @@ fn prepare(
         Ok(changes) => (changes, Vec::new()),
         Err(faults) => {
             // The file is refused; its holders are still looked at, so that every line is named.
-            writer.apply_directory_unchecked(&lines.directory);
+            writer.add_unchecked(&lines.directory);
             (0, faults)
         }
     };

@@ -44,11 +44,21 @@ impl RegistryWriter {
         Ok(changed)
     }
 
-    /// Applies changes of the directory whatever they refer to, in a writer that will be dropped.
-    pub fn apply_directory_unchecked(&mut self, changes: &[LineChange]) {
-        let mut items: DirectoryItems = self.registry.directory.items().clone();
+    /// Adds what refused changes of the directory would add, so that holders can still be looked at
+    /// without blaming them for it; the writer must be dropped.
+    pub fn add_unchecked(&mut self, changes: &[LineChange]) {
+        let known = self.registry.directory.items();
+        let mut items: DirectoryItems = known.clone();
         for (_, change) in changes {
             apply_change(&mut items, change);
+        }
+        let regions = known.regions.iter().map(|(code, region)| (*code, region.clone()));
+        for (code, region) in regions {
+            items.regions.entry(code).or_insert(region);
+        }
+        let categories = known.categories.iter().map(|(id, category)| (*id, category.clone()));
+        for (id, category) in categories {
+            items.categories.entry(id).or_insert(category);
         }
         self.registry.directory = Arc::new(Directory::build(items));
     }
