@@ -93,17 +93,7 @@ async fn converse(
         && let Some(request) = next()
     {
         let sent = Instant::now();
-        stream.write_all(&request).await.unwrap();
-        buffer.clear();
-        let body_at = loop {
-            assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "the server hung up");
-            if let Some(whole) = answer_bytes(&buffer) {
-                while buffer.len() < whole.1 {
-                    assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "the server hung up");
-                }
-                break whole.0;
-            }
-        };
+        let body_at = exchange(&mut stream, &request, &mut buffer).await;
         let nanos = u64::try_from(sent.elapsed().as_nanos()).unwrap();
         driven.latency.saturating_record(nanos);
         if !buffer.starts_with(b"HTTP/1.1 200") {
@@ -114,6 +104,25 @@ async fn converse(
         }
     }
     driven
+}
+
+/// Sends a request and reads its answer into `buffer`; returns where the body begins.
+pub async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &[u8],
+    buffer: &mut Vec<u8>,
+) -> usize {
+    stream.write_all(request).await.unwrap();
+    buffer.clear();
+    loop {
+        assert!(stream.read_buf(buffer).await.unwrap() > 0, "the server hung up");
+        if let Some((body_at, end)) = answer_bytes(buffer) {
+            while buffer.len() < end {
+                assert!(stream.read_buf(buffer).await.unwrap() > 0, "the server hung up");
+            }
+            return body_at;
+        }
+    }
 }
 
 /// Where the body begins and where it ends, once the head is in.

@@ -1,0 +1,420 @@
+//! The life of a server with a million holders: import, memory, snapshot, restart, another import.
+//!
+//! `cargo bench -p benches --bench lifecycle` runs the real server as a process of its own on core
+//! 0 and drives it from core 1. Each stage prints its figures beside their targets:
+//!
+//! | stage | what |
+//! |---|---|
+//! | import | `POST /admin/import` into an empty server, from the first byte to the answer |
+//! | memory | resident bytes minus those of the empty server, a few seconds after the import, and after a restart from a snapshot |
+//! | snapshot | 5,000 confirms a second, open loop, snapshots every so often: p99.9 of those due while one is written beside that of the others |
+//! | restart | kill -9 with a snapshot and a million records behind it; seconds to the line `ready` |
+//! | running import | 5,000 checks a second, open loop: p99.9 while every holder is changed by an import beside that before |
+//!
+//! `ELIGO_BENCH_HOLDERS` changes the size, `ELIGO_BENCH_STAGES` picks stages (`snapshot,restart`;
+//! import and memory always run).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use benches::client::{Drive, NextRequest, drive, post};
+use benches::pace::{Requests, Sample, pace, quantile_us};
+use benches::population::{SEED, next_random};
+use benches::report::{median, print_figure, print_ratio, resident_bytes_of, setting};
+use benches::target::{Target, eligo, keep_to_core_1};
+
+const ROUNDS: usize = 3;
+const CHECKS_PER_CALL: usize = 10_000;
+/// Requests a second of the open loops.
+const RATE: u32 = 5_000;
+/// Records between two snapshots of the snapshot stage: some 20 seconds of confirms.
+const SNAPSHOT_RECORDS: u64 = 100_000;
+const ADMIN_TOKEN: &str = "lifecycle";
+/// How long an import may settle before memory is read.
+const SETTLE: Duration = Duration::from_secs(5);
+
+fn main() {
+    keep_to_core_1();
+    let directory = tempfile::tempdir_in(".").unwrap();
+    let bench = Bench::new(directory.path());
+    let empty = bench.import();
+    bench.memory_after_restart(empty);
+    if bench.runs("snapshot") {
+        bench.snapshot();
+    }
+    if bench.runs("restart") {
+        bench.restart();
+    }
+    if bench.runs("running") {
+        bench.running_import();
+    }
+}
+
+struct Bench {
+    program: PathBuf,
+    data: PathBuf,
+    registry: PathBuf,
+    changed: PathBuf,
+    holders: u64,
+    stages: String,
+}
+
+impl Bench {
+    fn new(directory: &Path) -> Bench {
+        let holders = setting("ELIGO_BENCH_HOLDERS", 1_000_000);
+        let [registry, changed, other] = ["registry", "changed", "other"]
+            .map(|name| directory.join(name).with_extension("ndjson"));
+        let generate = |path: &Path, seed| {
+            let mut out = File::create(path).unwrap();
+            gateway::generator::write(holders, seed, &mut out).unwrap();
+        };
+        generate(&registry, SEED);
+        generate(&other, SEED + 1);
+        // The organizations of another seed have other secrets; the holders alone change.
+        let mut out = BufWriter::new(File::create(&changed).unwrap());
+        for line in BufReader::new(File::open(&other).unwrap()).lines().map(Result::unwrap) {
+            if line.starts_with(r#"{"kind":"holder""#) {
+                writeln!(out, "{line}").unwrap();
+            }
+        }
+        out.flush().unwrap();
+        let stages = std::env::var("ELIGO_BENCH_STAGES");
+        Bench {
+            program: eligo(),
+            data: directory.join("data"),
+            registry,
+            changed,
+            holders,
+            stages: stages.unwrap_or_else(|_| "snapshot,restart,running".to_owned()),
+        }
+    }
+
+    fn runs(&self, stage: &str) -> bool {
+        self.stages.contains(stage)
+    }
+
+    fn start(&self, snapshot_records: u64) -> Server {
+        let data = self.data.display().to_string();
+        let snapshot_records = snapshot_records.to_string();
+        let arguments = [
+            "serve",
+            "--http",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--log",
+            "warn",
+            "--admin-token",
+            ADMIN_TOKEN,
+            "--data-dir",
+            &data,
+            "--snapshot-minutes",
+            "10000",
+            "--snapshot-records",
+            &snapshot_records,
+            "--transactions-max",
+            "50000000",
+        ];
+        let begun = Instant::now();
+        let target = Target::start(&self.program, &arguments.map(str::to_owned));
+        Server { target, seconds_to_ready: begun.elapsed().as_secs_f64(), holders: self.holders }
+    }
+
+    /// Returns the resident bytes of an empty server.
+    fn import(&self) -> u64 {
+        let server = self.start(u64::MAX);
+        std::thread::sleep(Duration::from_secs(2));
+        let empty = server.resident_bytes();
+        let seconds = server.import(&self.registry);
+        print_figure("import into an empty server", seconds, "s", "≤ 20");
+        std::thread::sleep(SETTLE);
+        self.print_memory("memory after the import", &server, empty);
+        empty
+    }
+
+    fn print_memory(&self, what: &str, server: &Server, empty: u64) {
+        let bytes = server.resident_bytes().saturating_sub(empty) as f64;
+        print_figure(what, bytes / self.holders as f64, "bytes a holder", "≤ 300");
+    }
+
+    /// Leaves a snapshot of all holders.
+    fn memory_after_restart(&self, empty: u64) {
+        let server = self.start(1_000);
+        print_figure("  restart from the journal alone", server.seconds_to_ready, "s", "none");
+        let token = server.token();
+        server.open(&token, 1);
+        let begun = Instant::now();
+        while server.metric("eligo_snapshot_age_seconds") < 0.0 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        print_figure("  an undisturbed snapshot", begun.elapsed().as_secs_f64(), "s", "none");
+        drop(server);
+        let server = self.start(u64::MAX);
+        print_figure("  restart from the snapshot", server.seconds_to_ready, "s", "none");
+        std::thread::sleep(SETTLE);
+        self.print_memory("memory after a restart", &server, empty);
+    }
+
+    fn snapshot(&self) {
+        let server = self.start(SNAPSHOT_RECORDS);
+        let token = server.token();
+        let per_round = 2 * SNAPSHOT_RECORDS as usize;
+        let confirms = RefCell::new(server.open(&token, ROUNDS * per_round / CHECKS_PER_CALL));
+        while self.half_made_snapshot() || server.metric("eligo_snapshot_age_seconds") < 0.0 {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let next: Requests = Box::new(move || confirms.borrow_mut().pop());
+        let spans: Rc<RefCell<Vec<(Instant, Instant)>>> = Rc::default();
+        let mut begun = None;
+        let mut looked = Instant::now();
+        let seen = spans.clone();
+        let samples = pace(server.target.http, RATE, next, || {
+            if looked.elapsed() > Duration::from_millis(20) {
+                looked = Instant::now();
+                match (begun, self.half_made_snapshot()) {
+                    (None, true) => begun = Some(looked),
+                    (Some(from), false) => {
+                        seen.borrow_mut().push((from, looked));
+                        begun = None;
+                    }
+                    _ => {}
+                }
+            }
+            seen.borrow().len() == ROUNDS
+        });
+        let (mut with, mut without) = (vec![], vec![]);
+        let mut calm_from = samples[0].due + Duration::from_secs(1);
+        for (from, to) in spans.borrow().iter() {
+            let within = |from: Instant, to: Instant| -> Vec<Sample> {
+                samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
+            };
+            let (calm, busy) = (within(calm_from, *from), within(*from, *to));
+            print_spread("without", &calm);
+            print_spread("snapshot", &busy);
+            without.push(quantile_us(&calm, 0.999));
+            with.push(quantile_us(&busy, 0.999));
+            calm_from = *to;
+        }
+        let what = "confirms during a snapshot, p99.9";
+        print_ratio(what, median(&with), median(&without), "µs", "≤ 2");
+    }
+
+    /// Whether a generation lies in the data directory that is not complete.
+    fn half_made_snapshot(&self) -> bool {
+        let entries = std::fs::read_dir(self.data.join("snapshots/partition-00000"));
+        let Ok(entries) = entries else { return false };
+        let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.iter().any(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let whole = path.with_extension("complete");
+            name.starts_with("generation-") && path.extension().is_none() && !whole.exists()
+        })
+    }
+
+    fn restart(&self) {
+        let server = self.start(u64::MAX);
+        let token = server.token();
+        let records = self.holders as f64;
+        while server.metric("eligo_journal_records_total") < records {
+            let confirms = RefCell::new(server.open(&token, 5));
+            let next: NextRequest = Rc::new(move || confirms.borrow_mut().pop());
+            server.drive(64, &next);
+        }
+        drop(server);
+        let mut seconds = Vec::new();
+        for _ in 0..ROUNDS {
+            seconds.push(self.start(u64::MAX).seconds_to_ready);
+        }
+        let what = format!("restart with {records} journal records behind the snapshot");
+        print_figure(&what, median(&seconds), "s", "≤ 4");
+    }
+
+    fn running_import(&self) {
+        let server = self.start(u64::MAX);
+        let (mut with, mut without) = (vec![], vec![]);
+        for file in [&self.changed, &self.registry, &self.changed] {
+            let token = server.token();
+            let (begin, ended) =
+                (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+            let import = {
+                let (begin, ended) = (begin.clone(), ended.clone());
+                let (address, file) = (server.target.admin.unwrap(), file.clone());
+                std::thread::spawn(move || {
+                    while !begin.load(Ordering::Acquire) {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    let begun = Instant::now();
+                    send_import(address, &file);
+                    let now = Instant::now();
+                    ended.store(true, Ordering::Release);
+                    (begun, now)
+                })
+            };
+            let requests = self.checks(&token);
+            let begun = Instant::now();
+            let samples = pace(server.target.http, RATE, requests, || {
+                begin.store(begun.elapsed() > Duration::from_secs(8), Ordering::Release);
+                ended.load(Ordering::Acquire)
+            });
+            let (from, to) = import.join().unwrap();
+            let within = |from: Instant, to: Instant| -> Vec<Sample> {
+                samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
+            };
+            let calm = within(begun + Duration::from_secs(1), from);
+            let busy = within(from, to);
+            print_figure("  import under checks", (to - from).as_secs_f64(), "s", "none");
+            print_spread("before", &calm);
+            print_spread("import", &busy);
+            without.push(quantile_us(&calm, 0.999));
+            with.push(quantile_us(&busy, 0.999));
+        }
+        let what = "checks during an import, p99.9";
+        print_ratio(what, median(&with), median(&without), "µs", "≤ 3");
+    }
+
+    /// Checks of random holders, without end.
+    fn checks(&self, token: &str) -> Requests {
+        let mut state = SEED;
+        let mut one = || next_random(&mut state) % self.holders + 1;
+        let requests: Vec<_> = (0..20_000)
+            .map(|_| Rc::new(post("/api/CheckClientBenefits", token, &check_body(one()))))
+            .collect();
+        let mut at = 0;
+        Box::new(move || {
+            at = (at + 1) % requests.len();
+            Some(requests[at].clone())
+        })
+    }
+}
+
+/// A server with holders that checks can name.
+struct Server {
+    target: Target,
+    seconds_to_ready: f64,
+    holders: u64,
+}
+
+impl Server {
+    fn resident_bytes(&self) -> u64 {
+        resident_bytes_of(self.target.process())
+    }
+
+    /// Seconds from the first byte of the file to the answer.
+    fn import(&self, file: &Path) -> f64 {
+        let begun = Instant::now();
+        send_import(self.target.admin.unwrap(), file);
+        begun.elapsed().as_secs_f64()
+    }
+
+    /// Opens transactions by batch checks, not faster than they are journaled; returns their
+    /// confirms.
+    fn open(&self, token: &str, calls: usize) -> Vec<Rc<Vec<u8>>> {
+        let mut state = SEED ^ self.metric("eligo_journal_records_total") as u64;
+        let mut confirms = Vec::new();
+        for _ in 0..calls {
+            let mut one = || check_body(next_random(&mut state) % self.holders + 1);
+            let items: Vec<String> = (0..CHECKS_PER_CALL).map(|_| one()).collect();
+            let body = format!(r#"{{"checks":[{}]}}"#, items.join(","));
+            let answer = self.once(post("/api/v2/checks", token, &body));
+            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            for result in answer["results"].as_array().unwrap() {
+                if result["resultCode"] == 0 {
+                    let body = format!(
+                        r#"{{"clientId":{},"benefitCategoryId":{},"transactionId":{},"price":300,"discountedPrice":100}}"#,
+                        result["clientId"],
+                        result["benefits"][0]["benefitCategory"]["id"],
+                        result["transactionId"]
+                    );
+                    confirms.push(Rc::new(post("/api/ConfirmTransaction", token, &body)));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        confirms
+    }
+
+    fn token(&self) -> String {
+        let credentials = gateway::generator::credentials(1, SEED);
+        let body = format!(
+            "client_id={}&client_secret={}&grant_type=client_credentials&scope=ECS.WebAPI+OrganizationAPI",
+            credentials.client_id, credentials.client_secret
+        );
+        let head = "POST /connect/token HTTP/1.1\r\nHost: localhost\r\n\
+                    Content-Type: application/x-www-form-urlencoded\r\n";
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let answer: serde_json::Value =
+            serde_json::from_str(&self.once(request.into_bytes())).unwrap();
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// The answer to one request.
+    fn once(&self, request: Vec<u8>) -> String {
+        let (request, sent) = (Rc::new(request), Cell::new(false));
+        let once: NextRequest = Rc::new(move || (!sent.replace(true)).then(|| request.clone()));
+        self.drive(1, &once)
+    }
+
+    fn drive(&self, connections: usize, next: &NextRequest) -> String {
+        let duration = Duration::from_secs(600);
+        let plan = Drive { address: self.target.http, tls: None, connections, duration };
+        let driven = drive(&plan, next);
+        assert_eq!(driven.failures, 0, "{}", driven.sample);
+        driven.sample
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.target.admin.unwrap()).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no metric {name}"))
+    }
+}
+
+/// Imports a file, sent slowly enough to leave the core of the driver to the driver.
+fn send_import(admin: std::net::SocketAddr, file: &Path) {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    let mut file = File::open(file).unwrap();
+    let length = file.metadata().unwrap().len();
+    let head = format!(
+        "POST /admin/import HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Authorization: Bearer {ADMIN_TOKEN}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        let read = file.read(&mut piece).unwrap();
+        if read == 0 {
+            break;
+        }
+        stream.write_all(&piece[..read]).unwrap();
+        std::thread::sleep(Duration::from_micros(500));
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+fn check_body(holder: u64) -> String {
+    let terminal = gateway::generator::first_terminal(1);
+    let code = gateway::generator::client_code(holder);
+    format!(r#"{{"serviceId":1,"organizationTerminalId":{terminal},"clientCode":"{code}"}}"#)
+}
+
+fn print_spread(what: &str, samples: &[Sample]) {
+    let [p50, p99, p999, most] = [0.5, 0.99, 0.999, 1.0].map(|share| quantile_us(samples, share));
+    println!(
+        "  {what}: {} calls, p50 {p50:.0}, p99 {p99:.0}, p99.9 {p999:.0}, most {most:.0} µs",
+        samples.len()
+    );
+}
