@@ -36,6 +36,8 @@ use crate::transaction::Amounts;
 
 /// How long one part of an import may wait to become durable.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of an import waits for those who still look at the revision before.
+const READERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the seal of a snapshot may wait.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -474,8 +476,20 @@ impl Inner {
             Recorded::Abandoned => return Err(ImportError::Unavailable),
             Recorded::Unknown => self.resolve_import(registrar)?,
         }
-        self.caretaker.partition.publish(registrar.registry().clone());
+        self.publish(registrar.registry().clone());
         if registrar.registry().id() == revision { Ok(()) } else { Err(ImportError::Unavailable) }
+    }
+
+    /// Publishes a revision. Freeing the one before takes long if much has changed, and falls to
+    /// whoever lets go of it last; so this waits for the checks that still look at it.
+    fn publish(&self, registry: Registry) {
+        let partition = &self.caretaker.partition;
+        let before = partition.registry_full();
+        partition.publish(registry);
+        let published = Instant::now();
+        while Arc::strong_count(&before) > 1 && published.elapsed() < READERS_TIMEOUT {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The end of a commit is unknown: once the journal is back, it tells what happened.

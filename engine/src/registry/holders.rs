@@ -222,7 +222,7 @@ const EMPTY: u8 = 0;
 const OPEN: u8 = 1;
 const CLOSED: u8 = 2;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Chunk {
     records: [Record; CHUNK_HOLDERS],
     spilled: Vec<Fact>,
@@ -232,10 +232,8 @@ struct Chunk {
 impl Chunk {
     fn put(&mut self, at: usize, holder: Option<&Holder>) {
         let (start, end) = (self.start(at), self.record(at));
-        let packed = holder.map(Record::of).unwrap_or_default();
-        let spills = holder.is_some() && packed.is_none();
-        let mut record = packed.or(holder.map(Record::spilled)).unwrap_or_default();
-        let spilled = holder.filter(|_| spills).map(Fact::all_of).unwrap_or_default();
+        let mut record = holder.map(Record::of).unwrap_or_default();
+        let spilled = holder.map(|holder| record.left_out(holder)).unwrap_or_default();
         let identifiers = holder.map(|holder| holder.identifiers.as_slice()).unwrap_or_default();
         let spilled_count = spilled.len();
         self.spilled.splice(range(start.spilled_end, end.spilled_end), spilled);
@@ -259,9 +257,15 @@ impl Chunk {
         }
     }
 
+    /// Copies lists that have room to spare: an allocator that is asked to shrink one leaves it where
+    /// it is, with its room.
     fn shrink(&mut self) {
-        self.spilled.shrink_to_fit();
-        self.identifiers.shrink_to_fit();
+        if self.spilled.capacity() > self.spilled.len() {
+            self.spilled = self.spilled.to_vec();
+        }
+        if self.identifiers.capacity() > self.identifiers.len() {
+            self.identifiers = self.identifiers.to_vec();
+        }
     }
 
     #[inline]
@@ -292,6 +296,13 @@ impl Chunk {
     }
 }
 
+impl Default for Chunk {
+    fn default() -> Chunk {
+        let records = [Record::BLANK; CHUNK_HOLDERS];
+        Chunk { records, spilled: Vec::new(), identifiers: Vec::new() }
+    }
+}
+
 impl Record {
     const BLANK: Record = Record {
         id: 0,
@@ -305,31 +316,33 @@ impl Record {
         rights: [PackedRight { category: 0, from: PackedDay(0), to: PackedDay(0) }; INLINE_FACTS],
     };
 
-    /// The whole record, if cards and rights fit into it.
-    fn of(holder: &Holder) -> Option<Record> {
-        let mut record = Record::spilled(holder);
-        if holder.cards.len() > INLINE_FACTS || holder.rights.len() > INLINE_FACTS {
-            return None;
-        }
-        for (place, card) in record.cards.iter_mut().zip(&holder.cards) {
-            *place = PackedCard::pack(card)?;
-        }
-        for (place, right) in record.rights.iter_mut().zip(&holder.rights) {
-            *place = PackedRight::pack(right)?;
-        }
-        record.inline_cards = u8::try_from(holder.cards.len()).ok()?;
-        record.inline_rights = u8::try_from(holder.rights.len()).ok()?;
-        Some(record)
-    }
-
-    /// The record of a holder whose cards and rights stand elsewhere.
-    fn spilled(holder: &Holder) -> Record {
-        Record {
+    /// The record with the first cards and rights, as many as there is room for up to the first
+    /// that cannot be packed.
+    fn of(holder: &Holder) -> Record {
+        let mut record = Record {
             id: holder.id.0,
             region: holder.region.0,
             state: if holder.closed { CLOSED } else { OPEN },
             ..Record::default()
+        };
+        let cards = holder.cards.iter().map_while(PackedCard::pack);
+        for (place, card) in record.cards.iter_mut().zip(cards) {
+            *place = card;
+            record.inline_cards += 1;
         }
+        let rights = holder.rights.iter().map_while(PackedRight::pack);
+        for (place, right) in record.rights.iter_mut().zip(rights) {
+            *place = right;
+            record.inline_rights += 1;
+        }
+        record
+    }
+
+    /// The cards and rights of the holder that did not get into its record.
+    fn left_out(&self, holder: &Holder) -> Vec<Fact> {
+        let cards = holder.cards.iter().skip(usize::from(self.inline_cards));
+        let rights = holder.rights.iter().skip(usize::from(self.inline_rights));
+        cards.copied().map(Fact::Card).chain(rights.copied().map(Fact::Right)).collect()
     }
 }
 
@@ -341,11 +354,6 @@ enum Fact {
 }
 
 impl Fact {
-    fn all_of(holder: &Holder) -> Vec<Fact> {
-        let cards = holder.cards.iter().copied().map(Fact::Card);
-        cards.chain(holder.rights.iter().copied().map(Fact::Right)).collect()
-    }
-
     fn card(&self) -> Option<Card> {
         if let Fact::Card(card) = self { Some(*card) } else { None }
     }

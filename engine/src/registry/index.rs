@@ -16,9 +16,12 @@ use crate::identifier::Digest;
 use crate::registry::holders::Slot;
 
 const TABLE_COUNT: usize = 4_096;
-/// A table grows by a quarter when it is seven eighths full.
+/// A table grows when it is seven eighths full.
 const FULL_EIGHTHS: usize = 7;
-const TABLE_ENTRIES_MIN: usize = 8;
+const TABLE_BYTES_MIN: usize = 256;
+/// The counts before the entries of a shared list.
+const HEADER_BYTES: usize = 16;
+const ENTRY_BYTES: usize = size_of::<Entry>();
 
 /// What an identifier leads to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,11 +81,12 @@ fn table_of(digest: &Digest) -> usize {
     usize::from(u16::from_le_bytes([low, high])) % TABLE_COUNT
 }
 
-/// 24 bytes: digest, slot, and the card with "none" as 254 and "no entry" as 255.
+/// 21 bytes: digest, slot, and the card with "none" as 254 and "no entry" as 255. The slot stands as
+/// bytes because a number would want three more for its alignment, twelve a holder.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     digest: Digest,
-    slot: u32,
+    slot: [u8; 4],
     card: u8,
 }
 
@@ -90,15 +94,16 @@ const HOLDER_AS_SUCH: u8 = 254;
 const VACANT: u8 = 255;
 
 impl Entry {
-    const NONE: Entry = Entry { digest: Digest([0; 16]), slot: 0, card: VACANT };
+    const NONE: Entry = Entry { digest: Digest([0; 16]), slot: [0; 4], card: VACANT };
 
     fn new(digest: Digest, target: Target) -> Entry {
-        Entry { digest, slot: target.slot.0, card: target.card.unwrap_or(HOLDER_AS_SUCH) }
+        let slot = target.slot.0.to_le_bytes();
+        Entry { digest, slot, card: target.card.unwrap_or(HOLDER_AS_SUCH) }
     }
 
     fn target(&self) -> Target {
         let card = (self.card != HOLDER_AS_SUCH).then_some(self.card);
-        Target { slot: Slot(self.slot), card }
+        Target { slot: Slot(u32::from_le_bytes(self.slot)), card }
     }
 }
 
@@ -113,9 +118,8 @@ impl Table {
         if (self.used + 1) * 8 > self.entries.len() * FULL_EIGHTHS {
             self.grow();
         }
-        let known = self.get(&entry.digest).is_some();
-        place(Arc::make_mut(&mut self.entries), entry);
-        self.used += usize::from(!known);
+        let is_new = place(Arc::make_mut(&mut self.entries), entry);
+        self.used += usize::from(is_new);
     }
 
     /// Takes an entry out and moves back those that only stood behind it because it was there.
@@ -160,13 +164,23 @@ impl Table {
     }
 
     fn grow(&mut self) {
-        let length = self.entries.len() + self.entries.len() / 4 + TABLE_ENTRIES_MIN;
+        let length = next_length(self.entries.len());
         let mut entries: Arc<[Entry]> = std::iter::repeat_n(Entry::NONE, length).collect();
         let fresh = Arc::make_mut(&mut entries);
         let kept = self.entries.iter().filter(|entry| entry.card != VACANT);
-        kept.for_each(|entry| place(fresh, *entry));
+        for entry in kept {
+            place(fresh, *entry);
+        }
         self.entries = entries;
     }
+}
+
+/// The length of a table that has outgrown `length`. Allocators have four sizes between a power of
+/// two and the next; a table takes all of one, for the rest would be lost anyway.
+fn next_length(length: usize) -> usize {
+    let wanted = (HEADER_BYTES + (length + 1) * ENTRY_BYTES).max(TABLE_BYTES_MIN);
+    let step = (wanted / 2 + 1).next_power_of_two() / 4;
+    (wanted.next_multiple_of(step) - HEADER_BYTES) / ENTRY_BYTES
 }
 
 /// Where the search for `digest` begins in a table of `length` entries.
@@ -176,14 +190,16 @@ fn home(digest: &Digest, length: usize) -> usize {
     usize::try_from((u128::from(digest.spread()) * length) >> 64).unwrap_or_default()
 }
 
-fn place(entries: &mut [Entry], entry: Entry) {
+/// Returns whether nothing was known of the digest before.
+fn place(entries: &mut [Entry], entry: Entry) -> bool {
     let home = home(&entry.digest, entries.len());
     let (wrapped, straight) = entries.split_at_mut(home.min(entries.len()));
     let mut places = straight.iter_mut().chain(wrapped);
     let free = |place: &&mut Entry| place.card == VACANT || place.digest == entry.digest;
-    if let Some(place) = places.find(free) {
-        *place = entry;
-    }
+    let Some(place) = places.find(free) else { return false };
+    let is_new = place.card == VACANT;
+    *place = entry;
+    is_new
 }
 
 #[cfg(test)]
@@ -226,7 +242,16 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_takes_24_bytes() {
-        assert_eq!(size_of::<Entry>(), 24);
+    fn tables_fill_the_sizes_of_allocators() {
+        let lengths = std::iter::successors(Some(0), |length| Some(next_length(*length)));
+        let bytes: Vec<usize> = lengths.skip(1).map(|length| length * 21 + 16).take(8).collect();
+        for (bytes, size) in bytes.iter().zip([256, 320, 384, 448, 512, 640, 768, 896]) {
+            assert!((size - 20..=size).contains(bytes), "{bytes} of {size}");
+        }
+    }
+
+    #[test]
+    fn an_entry_takes_21_bytes() {
+        assert_eq!(size_of::<Entry>(), 21);
     }
 }
