@@ -34,6 +34,8 @@ use crate::transaction::Amounts;
 
 /// How long one part of an import may wait to become durable.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of an import waits for those who still look at the revision before.
+const READERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the seal of a snapshot may wait.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -381,11 +383,23 @@ impl Inner {
         let revision = registrar.next_revision();
         let recorded = registrar.record(prepared, &mut |record| self.append(record));
         match recorded {
-            Recorded::Committed => self.caretaker.partition.publish(registrar.registry().clone()),
+            Recorded::Committed => self.publish(registrar.registry().clone()),
             Recorded::Abandoned => return Err(ImportError::Unavailable),
             Recorded::Unknown => self.resolve_import(registrar)?,
         }
         if registrar.registry().id() == revision { Ok(()) } else { Err(ImportError::Unavailable) }
+    }
+
+    /// Publishes a revision. Freeing the one before takes long if much has changed, and falls to
+    /// whoever lets go of it last; so this waits for the checks that still look at it.
+    fn publish(&self, registry: Registry) {
+        let partition = &self.caretaker.partition;
+        let before = partition.registry_full();
+        partition.publish(registry);
+        let published = Instant::now();
+        while Arc::strong_count(&before) > 1 && published.elapsed() < READERS_TIMEOUT {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Where the end of an import is unknown: once the journal is back, it tells what happened.
@@ -407,7 +421,7 @@ impl Inner {
         let recovered =
             self.caretaker.recover(Extent::Whole).map_err(|_| ImportError::Unavailable)?;
         registrar.resume(recovered.writer, recovered.last_import);
-        self.caretaker.partition.publish(registrar.registry().clone());
+        self.publish(registrar.registry().clone());
         Ok(())
     }
 

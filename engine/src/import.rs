@@ -21,6 +21,8 @@ use crate::registry::writer::{LineChange, RegistryWriter};
 
 /// Bytes of one part: a record with room for its header.
 const PART_BYTES_MAX: usize = RECORD_BYTES_MAX - 64;
+/// Bytes before each entry of a part, at most.
+const ENTRY_HEAD_BYTES: usize = 4;
 
 /// What an import did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -174,7 +176,9 @@ fn prepare(
     if changes > 0 {
         lines.directory.iter().for_each(|(_, change)| parts.push(change));
     }
-    for stored in &lines.holders.parts {
+    // Nobody can give up an identifier where nobody is known.
+    let known = writer.registry().holder_count() > 0;
+    for stored in lines.holders.parts.iter().filter(|_| known) {
         for change in changes_of(stored) {
             if let Ok(RegistryChange::Holder(id, new)) = change {
                 writer.release_identifiers(id, new.as_ref());
@@ -183,19 +187,29 @@ fn prepare(
     }
     let mut numbers = lines.holder_lines.iter();
     for stored in std::mem::take(&mut lines.holders.parts) {
-        for change in changes_of(&stored) {
+        let before = changes;
+        let mut changing = Vec::new();
+        let mut entry_count = 0;
+        for entry in Entries::of(&stored).flatten() {
+            entry_count += 1;
             let line = numbers.next().copied().unwrap_or_default();
-            let Ok(RegistryChange::Holder(id, new)) = &change else { continue };
-            if !writer.changes_holder(*id, new.as_ref()) {
+            let Ok(RegistryChange::Holder(id, new)) = read_change(entry) else { continue };
+            if !writer.changes_holder(id, new.as_ref()) {
                 continue;
             }
-            match writer.put_holder(*id, new.as_ref()) {
+            match writer.put_holder(id, new.as_ref()) {
                 Ok(()) => {
                     changes += 1;
-                    change.iter().for_each(|change| parts.push(change));
+                    changing.push(entry);
                 }
                 Err(fault) => push_fault(&mut faults, fault.at(line)),
             }
+        }
+        if changes - before == entry_count {
+            // All of it changes something: it need not be copied.
+            parts.parts.push(stored);
+        } else {
+            changing.into_iter().for_each(|entry| parts.push_stored(entry));
         }
     }
     if faults.is_empty() {
@@ -298,15 +312,29 @@ fn push_fault(faults: &mut Vec<LineError>, fault: LineError) {
 #[derive(Default)]
 struct Parts {
     parts: Vec<Vec<u8>>,
+    scratch: Vec<u8>,
 }
 
 impl Parts {
     fn push(&mut self, change: &RegistryChange) {
-        let mut stored = Vec::new();
-        push_entry(&mut stored, |out| write_change(change, out));
+        let mut stored = std::mem::take(&mut self.scratch);
+        stored.clear();
+        write_change(change, &mut stored);
+        self.push_stored(&stored);
+        self.scratch = stored;
+    }
+
+    fn push_stored(&mut self, stored: &[u8]) {
+        let room = PART_BYTES_MAX.saturating_sub(stored.len() + ENTRY_HEAD_BYTES);
         match self.parts.last_mut() {
-            Some(part) if part.len() + stored.len() <= PART_BYTES_MAX => part.extend(stored),
-            _ => self.parts.push(stored),
+            Some(part) if part.len() <= room => {
+                push_entry(part, |out| out.extend_from_slice(stored));
+            }
+            _ => {
+                let mut part = Vec::with_capacity(PART_BYTES_MAX);
+                push_entry(&mut part, |out| out.extend_from_slice(stored));
+                self.parts.push(part);
+            }
         }
     }
 }

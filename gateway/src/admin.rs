@@ -19,9 +19,10 @@ use engine::registry::fault::LineError;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::api::{bearer, fields};
+use crate::background;
 use crate::body;
 use crate::clock::ManualClock;
 use crate::errors::ApiError;
@@ -134,9 +135,18 @@ impl Administration {
         };
         let engine = self.gateway.engine.clone();
         let import = move || engine.import(&mut BufReader::with_capacity(1 << 20, file));
-        match tokio::task::spawn_blocking(import).await {
+        let (tell, told) = oneshot::channel();
+        let started = background::spawn("import", move || {
+            // The caller may have hung up; the import stands all the same.
+            let _told = tell.send(import());
+        });
+        if let Err(error) = started {
+            tracing::error!(error = chain(&error), "an import has no thread");
+            return ApiError::Unavailable.response();
+        }
+        match told.await {
             Ok(result) => import_answer(result),
-            Err(_panicked_or_cancelled) => ApiError::Unavailable.response(),
+            Err(_panicked) => ApiError::Unavailable.response(),
         }
     }
 

@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod background;
 pub mod body;
 pub mod clock;
 pub mod command;

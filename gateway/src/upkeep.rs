@@ -1,17 +1,22 @@
-//! The thread that saves snapshots: after some time or some records, whatever comes first.
+//! The thread that saves snapshots: after some time or some records, whatever comes first. It also
+//! sees to it that freed memory goes back to the system.
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::engine::Engine;
 
+use crate::background;
 use crate::node::chain;
 use crate::settings::SnapshotSchedule;
 
 /// How often it is looked whether a snapshot is due.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes of a list that has pages of its own in every allocator.
+const PROD_BYTES: usize = 1 << 20;
 
 /// The running thread.
 pub struct Upkeep {
@@ -26,6 +31,7 @@ impl Upkeep {
         let run = move || {
             let mut due = Due::new(schedule, Instant::now(), engine.status().records);
             while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                prod_allocator();
                 let records = engine.status().records;
                 if !due.poll_snapshot(Instant::now(), records) {
                     continue;
@@ -38,7 +44,7 @@ impl Upkeep {
                 }
             }
         };
-        let thread = thread::Builder::new().name("snapshots".to_string()).spawn(run)?;
+        let thread = background::spawn("snapshots", run)?;
         Ok(Upkeep { end, thread })
     }
 
@@ -49,6 +55,13 @@ impl Upkeep {
             tracing::error!("the thread of the snapshots had panicked");
         }
     }
+}
+
+/// The allocator gives freed memory back after a while, but looks for it only when somebody frees a
+/// page. After an import on a quiet machine nobody would for long, and a busy one would do it on the
+/// time of a request.
+fn prod_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(PROD_BYTES)));
 }
 
 /// Tells when a snapshot is due.

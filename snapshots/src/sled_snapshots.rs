@@ -64,6 +64,8 @@ pub const GENERATIONS_KEPT: usize = 2;
 
 /// Parts that are handed to sled at once.
 const BATCH_PARTS: usize = 64;
+/// Parts between two syncs, some megabytes: all at once at the end would hold up the journal.
+const SYNC_PARTS: usize = 512;
 /// Bytes that sled may hold in memory: parts are written once and read once, in order.
 const CACHE_BYTES: u64 = 16 << 20;
 const VALUE_VERSION: u8 = 1;
@@ -258,6 +260,10 @@ fn write_parts(
         batch.insert(&stored_key(key), stored_part(&part.bytes));
         if hashes.len().is_multiple_of(BATCH_PARTS) {
             database.apply_batch(std::mem::take(&mut batch)).map_err(sled_error)?;
+        }
+        if hashes.len().is_multiple_of(SYNC_PARTS) {
+            database.flush().map_err(sled_error)?;
+            sync_tree(path)?;
         }
     }
     database.apply_batch(batch).map_err(sled_error)?;

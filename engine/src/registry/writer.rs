@@ -94,17 +94,15 @@ impl RegistryWriter {
             return Ok(());
         };
         self.check_holder(holder)?;
-        let slot = self.slot(id).unwrap_or_else(|| self.take_slot(id));
+        let slot = self.slot(id);
         for identifier in &holder.identifiers {
             let known = self.registry.index.get(&identifier.digest);
-            if known.is_some_and(|known| known.slot != slot) {
+            if known.is_some_and(|known| Some(known.slot) != slot) {
                 let reason = "an identifier of this holder belongs to another holder";
                 return Err(LineFault::of_line(reason));
             }
-            let target = Target { slot, card: identifier.card };
-            self.registry.index.insert(identifier.digest, target);
         }
-        self.registry.holders.put(slot, holder);
+        self.place(slot, holder);
         Ok(())
     }
 
@@ -116,12 +114,7 @@ impl RegistryWriter {
     /// Puts a holder of a snapshot in place: it was checked when it came in.
     pub fn restore_holder(&mut self, id: HolderId, holder: Option<&Holder>) {
         let Some(holder) = holder else { return };
-        let slot = self.slot(id).unwrap_or_else(|| self.take_slot(id));
-        for identifier in &holder.identifiers {
-            let target = Target { slot, card: identifier.card };
-            self.registry.index.insert(identifier.digest, target);
-        }
-        self.registry.holders.put(slot, holder);
+        self.place(self.slot(id), holder);
     }
 
     /// Finishes the revision.
@@ -169,24 +162,24 @@ impl RegistryWriter {
         found.copied().map(Slot)
     }
 
-    /// A slot for a new holder. The holder is put at once, so that the table can tell it by its id
-    /// when it grows.
-    fn take_slot(&mut self, id: HolderId) -> Slot {
-        let next = u32::try_from(self.registry.holders.slot_count()).unwrap_or(u32::MAX);
-        let slot = self.free.pop().unwrap_or(Slot(next));
-        let blank = Holder {
-            id,
-            region: crate::ids::RegionCode(0),
-            closed: true,
-            cards: Vec::new(),
-            rights: Vec::new(),
-            identifiers: Vec::new(),
+    /// Puts a holder into the slot that it has, or into a fresh one.
+    fn place(&mut self, slot: Option<Slot>, holder: &Holder) {
+        let slot = match slot {
+            Some(slot) => slot,
+            None => {
+                let next = u32::try_from(self.registry.holders.slot_count()).unwrap_or(u32::MAX);
+                let slot = self.free.pop().unwrap_or(Slot(next));
+                let holders = &self.registry.holders;
+                let rehash = |slot: &u32| holder_id(holders, *slot).map_or(0, hash);
+                self.slots.insert_unique(hash(holder.id), slot.0, rehash);
+                slot
+            }
         };
-        self.registry.holders.put(slot, &blank);
-        let holders = &self.registry.holders;
-        let rehash = |slot: &u32| holder_id(holders, *slot).map_or(0, hash);
-        self.slots.insert_unique(hash(id), slot.0, rehash);
-        slot
+        for identifier in &holder.identifiers {
+            let target = Target { slot, card: identifier.card };
+            self.registry.index.insert(identifier.digest, target);
+        }
+        self.registry.holders.put(slot, holder);
     }
 }
 
