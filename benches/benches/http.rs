@@ -19,7 +19,6 @@ use benches::client::{Drive, Driven, NextRequest, drive, post};
 use benches::population::{SEED, next_random};
 use benches::report::{median, print_figure, print_ratio, setting};
 use benches::target::{Target, eligo, keep_to_core_1};
-use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 3;
@@ -134,10 +133,10 @@ impl Bench {
         let tls_server =
             start("tls", &[certificate_flag, path("cert.pem"), key_flag, path("key.pem")]);
         let bare = Target::start(&std::env::current_exe().unwrap(), &["bare".to_owned()]);
-        let token = token(&server, None);
-        let tls_token = token_over(&tls_server, Some(tls.clone()));
+        let plain_token = token(&server, None);
+        let tls_token = token(&tls_server, Some(tls.clone()));
         let seconds = setting("ELIGO_BENCH_SECONDS", 3);
-        Bench { server, tls_server, bare, tls, token, tls_token, holders, seconds }
+        Bench { server, tls_server, bare, tls, token: plain_token, tls_token, holders, seconds }
     }
 
     fn drive(&self, target: &Target, connections: usize, next: &NextRequest) -> Driven {
@@ -301,10 +300,6 @@ fn check_body(holder: u64) -> String {
 }
 
 fn token(target: &Target, tls: Option<Arc<rustls::ClientConfig>>) -> String {
-    token_over(target, tls)
-}
-
-fn token_over(target: &Target, tls: Option<Arc<rustls::ClientConfig>>) -> String {
     let credentials = gateway::generator::credentials(1, SEED);
     let body = format!(
         "client_id={}&client_secret={}&grant_type=client_credentials&scope=ECS.WebAPI+OrganizationAPI",
@@ -331,7 +326,6 @@ fn certificate(directory: &Path) -> Arc<rustls::ClientConfig> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(directory.join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    let _: PrivatePkcs8KeyDer<'_> = made.signing_key.serialize_der().into();
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
