@@ -1,0 +1,3 @@
+//! The binary `eligo-load`.
+
+fn main() {}

@@ -1,0 +1,86 @@
+//! Everything that a run brought: the JSON document that the other commands read.
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::second::Second;
+use crate::tally::{Carrier, Kind, Tally};
+use crate::transport::Connections;
+
+/// The version of the document.
+pub const FORMAT: u32 = 1;
+
+/// A run.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Run {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The scenario's name.
+    pub scenario: String,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Open or closed.
+    pub load: Load,
+    /// When it began, RFC 3339, UTC.
+    pub begun: String,
+    /// How long requests were due, seconds.
+    pub duration_seconds: f64,
+    /// Requests by kind and carrier, in that order.
+    pub tallies: Vec<Tallied>,
+    /// Response, service and lateness of all answered requests that must be answered.
+    pub times: Times,
+    /// Response times by kind.
+    pub kinds: Vec<KindTimes>,
+    /// Second by second.
+    pub seconds: Vec<Second>,
+    /// What became of the connections.
+    pub connections: Connections,
+    /// The first wrong answers, without personal data: what was asked, what had to come, what came.
+    pub wrong_answers: Vec<String>,
+}
+
+/// Whether the rate follows the plan or the answers.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Load {
+    /// The next request waits for the answer to the last one; hides a stall.
+    Closed,
+    /// Requests are due when the plan says so.
+    Open,
+}
+
+/// The tally of one kind and carrier.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Tallied {
+    /// Of which kind.
+    pub kind: Kind,
+    /// By which carrier.
+    pub carrier: Carrier,
+    /// How many.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// Three distributions, nanoseconds, as base64 of the compressed V2 form of HdrHistogram in JSON.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Times {
+    /// From the instant when the request was due to its answer.
+    #[serde(with = "crate::histogram")]
+    pub response: Histogram<u64>,
+    /// From its sending to its answer.
+    #[serde(with = "crate::histogram")]
+    pub service: Histogram<u64>,
+    /// From the instant when it was due to when the generator came to it.
+    #[serde(with = "crate::histogram")]
+    pub lateness: Histogram<u64>,
+}
+
+/// The response times of one kind, nanoseconds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct KindTimes {
+    /// Of which kind.
+    pub kind: Kind,
+    /// How long.
+    #[serde(with = "crate::histogram")]
+    pub response: Histogram<u64>,
+}

@@ -1,0 +1,91 @@
+//! What is counted of requests.
+
+use serde::{Deserialize, Serialize};
+
+/// What a request is, for counting.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Many checks in one call.
+    Batch,
+    /// A cancel.
+    Cancel,
+    /// A check.
+    Check,
+    /// A confirm.
+    Confirm,
+    /// A history request.
+    History,
+    /// A request that must be refused.
+    Malformed,
+    /// A confirm or cancel that was answered before, sent again.
+    Repeat,
+    /// A services request.
+    Services,
+}
+
+/// What carried the identifier; the documents set the service level of each on its own
+/// (D0 §6.4, §7.4).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    /// An `ecs` card.
+    Ecs,
+    /// No card is involved, or several.
+    None,
+    /// The insurance number.
+    Snils,
+    /// A social card.
+    Social,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Answered, but only that the server cannot: 429, 5xx, result code 6.
+    Refused,
+    /// Answered as it must be.
+    Right,
+    /// Not sent, or not answered by the end.
+    Unanswered,
+    /// Answered otherwise than it must be.
+    Wrong,
+}
+
+/// The requests of one kind and carrier.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Tally {
+    /// Answered only that the server cannot.
+    pub refused: u64,
+    /// Answered rightly, whenever.
+    pub right: u64,
+    /// Those of `right` whose response time was above 3 s (D0 §6.4).
+    pub slow: u64,
+    /// Not answered.
+    pub unanswered: u64,
+    /// Answered wrongly.
+    pub wrong: u64,
+}
+
+impl Tally {
+    /// All requests that were due.
+    pub fn due(&self) -> u64 {
+        self.refused + self.right + self.unanswered + self.wrong
+    }
+
+    /// Those that the contract calls not successful: later than 3 s, not answered, or answered only
+    /// that the server cannot.
+    pub fn slow_or_unanswered(&self) -> u64 {
+        self.slow + self.unanswered + self.refused
+    }
+
+    /// Adds another one.
+    pub fn add(&mut self, other: &Tally) {
+        self.refused += other.refused;
+        self.right += other.right;
+        self.slow += other.slow;
+        self.unanswered += other.unanswered;
+        self.wrong += other.wrong;
+    }
+}
