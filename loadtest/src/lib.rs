@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`scenario`] | the TOML file: target, arrivals, mix, objectives, faults |
 //! | [`arrivals`] | when requests are due, ahead of the run and by a seed |
+//! | [`calendar`], [`numbers`] | local dates and periods; numbers by a seed |
 //! | [`registry`], [`oracle`] | the registry file in little memory; what each answer must be |
 //! | [`workload`] | which request comes next; judges its answer by the oracle |
 //! | [`request`], [`answer`] | what is asked and answered, free of any protocol |
@@ -29,7 +30,10 @@
 //! not answered by the end is a miss and never disappears.
 
 pub mod answer;
+pub mod calendar;
 pub mod histogram;
+pub mod numbers;
+pub mod registry;
 pub mod request;
 pub mod run;
 pub mod second;
