@@ -10,11 +10,13 @@
 //! | [`arrivals`] | when requests are due, ahead of the run and by a seed |
 //! | [`calendar`], [`numbers`] | local dates and periods; numbers by a seed |
 //! | [`registry`], [`oracle`] | the registry file in little memory; what each answer must be |
-//! | [`workload`] | which request comes next; judges its answer by the oracle |
+//! | [`workload`] | the port to what chooses requests and judges answers; [`citizens`] is behind it |
+//! | [`crowd`], [`places`], [`books`] | who comes; what is known of limited uses and of the history |
 //! | [`request`], [`answer`] | what is asked and answered, free of any protocol |
 //! | [`transport`] | the port to the server; [`http`] is the one behind it |
 //! | [`generator`] | the loop: starts what is due, takes what arrives, counts what is missing |
 //! | [`tally`], [`second`], [`recorder`] | what is counted, in total and by the second |
+//! | [`tokens`] | the organizations' tokens, renewed beside the run |
 //! | [`client`] | one blocking HTTP client for everything that is not load |
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
@@ -29,15 +31,24 @@
 //! *lateness* is how long after the instant the generator came to it. A request that was not sent or
 //! not answered by the end is a miss and never disappears.
 
+pub mod acknowledged;
 pub mod answer;
+pub mod audit;
+pub mod books;
 pub mod calendar;
+pub mod citizens;
+pub mod crowd;
 pub mod histogram;
 pub mod numbers;
+pub mod oracle;
+pub mod places;
 pub mod registry;
 pub mod request;
 pub mod run;
+pub mod scenario;
 pub mod second;
 pub mod tally;
 pub mod time;
+pub mod tokens;
 pub mod transport;
 pub mod workload;

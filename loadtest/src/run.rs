@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Audit;
 use crate::second::Second;
 use crate::tally::{Carrier, Kind, Tally};
 use crate::transport::Connections;
@@ -37,6 +38,9 @@ pub struct Run {
     pub connections: Connections,
     /// The first wrong answers, without personal data: what was asked, what had to come, what came.
     pub wrong_answers: Vec<String>,
+    /// The history compared with what was acknowledged, if it was.
+    #[serde(default)]
+    pub audit: Option<Audit>,
 }
 
 /// Whether the rate follows the plan or the answers.
