@@ -14,7 +14,7 @@
 //! | [`transport`] | the port to the server; [`http`] is the one behind it |
 //! | [`generator`] | the loop: starts what is due, takes what arrives, counts what is missing |
 //! | [`tally`], [`second`], [`recorder`] | what is counted, in total and by the second |
-//! | [`client`] | one blocking HTTP client for everything that is not load |
+//! | [`endpoint`], [`client`] | one blocking HTTP client for everything that is not load |
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
@@ -29,6 +29,8 @@
 //! not answered by the end is a miss and never disappears.
 
 pub mod answer;
+pub mod client;
+pub mod endpoint;
 pub mod histogram;
 pub mod request;
 pub mod run;
