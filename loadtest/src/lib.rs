@@ -29,13 +29,24 @@
 //! not answered by the end is a miss and never disappears.
 
 pub mod answer;
+pub mod binomial;
+pub mod burn;
 pub mod client;
+pub mod downtime;
 pub mod endpoint;
+pub mod faults;
 pub mod histogram;
+pub mod objective;
+pub mod probe;
 pub mod request;
 pub mod run;
 pub mod second;
 pub mod tally;
+pub mod target;
 pub mod time;
 pub mod transport;
+pub mod verdict;
 pub mod workload;
+
+#[cfg(test)]
+mod fixture;
