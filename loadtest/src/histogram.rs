@@ -29,6 +29,18 @@ pub fn percentile(histogram: &Histogram<u64>, percentile: f64) -> Option<u64> {
     (beyond >= BEYOND_MIN as f64).then(|| histogram.value_at_percentile(percentile))
 }
 
+/// The value at a percentile of `histogram` and of `missing` more that never came, if at least
+/// [`BEYOND_MIN`] of them all lie beyond it; `u64::MAX` where it falls among the missing.
+pub fn percentile_of_all(histogram: &Histogram<u64>, missing: u64, percentile: f64) -> Option<u64> {
+    let all = histogram.len().saturating_add(missing) as f64;
+    if all * (100.0 - percentile) / 100.0 < BEYOND_MIN as f64 {
+        return None;
+    }
+    let rank = (all * percentile / 100.0).ceil();
+    let came = histogram.len() as f64;
+    Some(if rank > came { u64::MAX } else { histogram.value_at_quantile(rank / came) })
+}
+
 /// For `#[serde(with)]`.
 pub fn serialize<S: Serializer>(
     histogram: &Histogram<u64>,

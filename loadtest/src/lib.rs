@@ -17,7 +17,7 @@
 //! | [`generator`] | the loop: starts what is due, takes what arrives, counts what is missing |
 //! | [`tally`], [`second`], [`recorder`] | what is counted, in total and by the second |
 //! | [`tokens`] | the organizations' tokens, renewed beside the run |
-//! | [`client`] | one blocking HTTP client for everything that is not load |
+//! | [`endpoint`], [`client`] | one blocking HTTP client for everything that is not load |
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
@@ -34,21 +34,34 @@
 pub mod acknowledged;
 pub mod answer;
 pub mod audit;
+pub mod binomial;
 pub mod books;
+pub mod burn;
 pub mod calendar;
 pub mod citizens;
+pub mod client;
 pub mod crowd;
+pub mod downtime;
+pub mod endpoint;
+pub mod faults;
 pub mod histogram;
 pub mod numbers;
+pub mod objective;
 pub mod oracle;
 pub mod places;
+pub mod probe;
 pub mod registry;
 pub mod request;
 pub mod run;
 pub mod scenario;
 pub mod second;
 pub mod tally;
+pub mod target;
 pub mod time;
 pub mod tokens;
 pub mod transport;
+pub mod verdict;
 pub mod workload;
+
+#[cfg(test)]
+mod fixture;

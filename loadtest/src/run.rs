@@ -1,11 +1,16 @@
 //! Everything that a run brought: the JSON document that the other commands read.
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{AdditionError, Histogram};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Audit;
+use crate::downtime::Availability;
+use crate::faults::Injected;
+use crate::histogram;
+use crate::objective::Terms;
 use crate::second::Second;
 use crate::tally::{Carrier, Kind, Tally};
+use crate::target::Sampled;
 use crate::transport::Connections;
 
 /// The version of the document.
@@ -28,7 +33,8 @@ pub struct Run {
     pub duration_seconds: f64,
     /// Requests by kind and carrier, in that order.
     pub tallies: Vec<Tallied>,
-    /// Response, service and lateness of all answered requests that must be answered.
+    /// Response and service of the requests that were answered rightly, the malformed ones apart;
+    /// lateness of all that were due.
     pub times: Times,
     /// Response times by kind.
     pub kinds: Vec<KindTimes>,
@@ -38,9 +44,21 @@ pub struct Run {
     pub connections: Connections,
     /// The first wrong answers, without personal data: what was asked, what had to come, what came.
     pub wrong_answers: Vec<String>,
-    /// The history compared with what was acknowledged, if it was.
+    /// What a caller beside the load saw.
+    #[serde(default)]
+    pub availability: Option<Availability>,
+    /// The history compared with what was acknowledged.
     #[serde(default)]
     pub audit: Option<Audit>,
+    /// What was done to the server on purpose.
+    #[serde(default)]
+    pub faults: Vec<Injected>,
+    /// The server's own figures.
+    #[serde(default)]
+    pub target: Option<Sampled>,
+    /// What it is judged by.
+    #[serde(default)]
+    pub terms: Terms,
 }
 
 /// Whether the rate follows the plan or the answers.
@@ -77,6 +95,26 @@ pub struct Times {
     /// From the instant when it was due to when the generator came to it.
     #[serde(with = "crate::histogram")]
     pub lateness: Histogram<u64>,
+}
+
+impl Times {
+    /// Empty ones.
+    pub fn new() -> Times {
+        Times { response: histogram::new(), service: histogram::new(), lateness: histogram::new() }
+    }
+
+    /// Adds others; fails only on times beyond [`histogram::LONGEST_NS`], which none of ours holds.
+    pub fn add(&mut self, other: &Times) -> Result<(), AdditionError> {
+        self.response.add(&other.response)?;
+        self.service.add(&other.service)?;
+        self.lateness.add(&other.lateness)
+    }
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times::new()
+    }
 }
 
 /// The response times of one kind, nanoseconds.

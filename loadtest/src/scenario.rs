@@ -7,11 +7,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::calendar::Wall;
+use crate::objective::{Objective, Terms};
 use crate::run::Load;
+use crate::{downtime, faults};
 
 /// The largest scenario file, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -69,9 +72,12 @@ pub struct Scenario {
     /// What the server has configured.
     #[serde(default)]
     pub dialect: Dialect,
-    /// Limits beside the built-in ones; read by [`crate::objective`].
+    /// Whether the stricter of the built-in limits decide too.
     #[serde(default)]
-    pub objectives: Vec<toml::Table>,
+    pub strict: bool,
+    /// Limits beside the built-in ones.
+    #[serde(default)]
+    pub objectives: Vec<Objective>,
     /// Commands at set times.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -363,6 +369,39 @@ impl Scenario {
         self.target.now.as_deref().and_then(Wall::parse)
     }
 
+    /// What the run is judged by.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            month_of_service: self.month_of_service,
+            strict: self.strict,
+            objectives: self.objectives.clone(),
+        }
+    }
+
+    /// Windows of planned work, from the beginning of the run.
+    pub fn planned_windows(&self, begun: Wall) -> Vec<downtime::Planned> {
+        let seconds = |text: &str| {
+            let instant = Wall::parse(text).unwrap_or_default();
+            (instant.0 - begun.0) as f64 / 1e6
+        };
+        let window = |planned: &Planned| downtime::Planned {
+            announced_seconds: seconds(&planned.announced),
+            from_seconds: seconds(&planned.from),
+            to_seconds: seconds(&planned.to),
+        };
+        self.planned.iter().map(window).collect()
+    }
+
+    /// Commands and their times.
+    pub fn planned_faults(&self) -> Vec<faults::Planned> {
+        let fault = |fault: &Fault| faults::Planned {
+            name: fault.name.clone(),
+            at: Duration::from_secs_f64(fault.at_seconds),
+            command: fault.command.clone(),
+        };
+        self.faults.iter().map(fault).collect()
+    }
+
     fn check(&self) -> Result<(), ScenarioError> {
         let within = |field: &str, value: f64, least: f64, most: f64| {
             let fault = "is out of range";
@@ -492,6 +531,20 @@ mod tests {
     }
 
     #[test]
+    fn windows_count_from_the_beginning() {
+        let window = "[[planned]]\nannounced = \"2026-06-01T09:00:00Z\"\n\
+                      from = \"2026-06-02T10:00:00Z\"\nto = \"2026-06-02T10:05:00Z\"";
+        let scenario = Scenario::parse(&format!("{LEAST}\n{window}")).unwrap();
+        let begun = Wall::parse("2026-06-02T09:59:00Z").unwrap();
+        let expected = downtime::Planned {
+            announced_seconds: -89_940.0,
+            from_seconds: 60.0,
+            to_seconds: 360.0,
+        };
+        assert_eq!(scenario.planned_windows(begun), [expected]);
+    }
+
+    #[test]
     fn the_examples_are_well_formed() {
         for name in ["peak-hour.toml", "demo.toml"] {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
@@ -526,6 +579,10 @@ mod tests {
             "[[faults]]\nat_seconds = 2\nname = \"a\"\ncommand = []",
             "`faults.0.command` is empty",
         );
+        let objective =
+            "[[objectives]]\nname = \"a\"\nlimit.share = { above_ms = 100, percent_max = 1 }";
+        check(objective, "");
+        check(&objective.replace("percent_max", "percent_most"), "percent_most");
         let window = "[[planned]]\nannounced = \"x\"\nfrom = \"y\"\nto = \"z\"";
         check(window, "`planned.0.announced` is no instant");
         let text = LEAST.replace("http:", "https:");

@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::client::Client;
+use crate::endpoint::Endpoint;
 use crate::registry::Registry;
 
+/// How long a call of the token service may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// A token is renewed when so much of its life is over, in percent.
 const RENEW_AT_PERCENT: u32 = 70;
 /// How long the thread waits after a failure, or at least between two looks at its work.
@@ -32,6 +36,18 @@ pub struct Grant {
 pub trait TokenService: Send + 'static {
     /// Asks for a token.
     fn fetch(&mut self, client_id: &str, secret: &str, scope: &str) -> Result<Grant, String>;
+}
+
+/// The token service of a server; connects anew for every call, because minutes lie between them.
+pub struct TokenEndpoint(pub Endpoint);
+
+impl TokenService for TokenEndpoint {
+    fn fetch(&mut self, client_id: &str, secret: &str, scope: &str) -> Result<Grant, String> {
+        let grant = Client::connect(&self.0, TIMEOUT)
+            .and_then(|mut client| client.token(client_id, secret, scope))
+            .map_err(|error| error.to_string())?;
+        Ok(Grant { token: grant.text, expires_in: grant.expires_in })
+    }
 }
 
 /// Why there are no tokens.
@@ -96,11 +112,11 @@ impl Renewal {
         registry: &Registry,
         mut service: impl TokenService,
     ) -> Result<(Tokens, Renewal), TokensError> {
-        let mut clients = clients(registry);
+        let mut askers = askers(registry);
         let mut table = Table(vec![None; registry.directory.organizations.len()]);
-        for client in &mut clients {
-            client.renew(&mut service, &mut table).map_err(|reason| TokensError::Refused {
-                organization: client.organization,
+        for asker in &mut askers {
+            asker.renew(&mut service, &mut table).map_err(|reason| TokensError::Refused {
+                organization: asker.organization,
                 reason,
             })?;
         }
@@ -109,13 +125,11 @@ impl Renewal {
         let (stop, stopped) = mpsc::sync_channel(1);
         let work = move || {
             loop {
-                let next = clients.iter().map(|client| client.due).min();
+                let next = askers.iter().map(|asker| asker.due).min();
                 let now = Instant::now();
                 let pause = next.map_or(PAUSE, |due| due.saturating_duration_since(now)).max(PAUSE);
                 match stopped.recv_timeout(pause) {
-                    Err(RecvTimeoutError::Timeout) => {
-                        renew_due(&mut clients, &mut service, &shared)
-                    }
+                    Err(RecvTimeoutError::Timeout) => renew_due(&mut askers, &mut service, &shared),
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
@@ -136,7 +150,7 @@ impl Drop for Renewal {
 }
 
 /// An organization that needs a token.
-struct Client {
+struct Asker {
     place: usize,
     organization: u32,
     client_id: String,
@@ -145,7 +159,7 @@ struct Client {
     due: Instant,
 }
 
-impl Client {
+impl Asker {
     fn renew(&mut self, service: &mut impl TokenService, table: &mut Table) -> Result<(), String> {
         let grant = service.fetch(&self.client_id, &self.secret, self.scope)?;
         self.due = Instant::now() + grant.expires_in * RENEW_AT_PERCENT / 100;
@@ -157,12 +171,12 @@ impl Client {
 }
 
 /// All organizations to which the server gives tokens and that have something to ask.
-fn clients(registry: &Registry) -> Vec<Client> {
+fn askers(registry: &Registry) -> Vec<Asker> {
     let organizations = registry.directory.organizations.iter().enumerate();
     let known = organizations.filter(|(_, organization)| {
         organization.is_known && (organization.connection.is_some() || organization.history)
     });
-    let client = known.map(|(place, organization)| Client {
+    let asker = known.map(|(place, organization)| Asker {
         place,
         organization: organization.id,
         client_id: organization.client_id.clone(),
@@ -173,18 +187,18 @@ fn clients(registry: &Registry) -> Vec<Client> {
         },
         due: Instant::now(),
     });
-    client.collect()
+    asker.collect()
 }
 
 /// Renews what is due. One that fails keeps its old token and is tried again after a pause: during a
 /// fault the server cannot answer.
-fn renew_due(clients: &mut [Client], service: &mut impl TokenService, tokens: &Tokens) {
+fn renew_due(askers: &mut [Asker], service: &mut impl TokenService, tokens: &Tokens) {
     let mut table = Table::clone(&tokens.0.load());
     let mut is_changed = false;
-    for client in clients.iter_mut().filter(|client| client.due <= Instant::now()) {
-        match client.renew(service, &mut table) {
+    for asker in askers.iter_mut().filter(|asker| asker.due <= Instant::now()) {
+        match asker.renew(service, &mut table) {
             Ok(()) => is_changed = true,
-            Err(_) => client.due = Instant::now() + PAUSE,
+            Err(_) => asker.due = Instant::now() + PAUSE,
         }
     }
     if is_changed {

@@ -1,15 +1,16 @@
-//! The least HTTP/1.1 client that shows every byte of an answer.
+//! The load tester's client, for tests: it panics where there is no answer.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use loadtest::client;
 use socket2::{Domain, Socket, Type};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One keep-alive connection.
 pub struct Client {
-    stream: TcpStream,
-    received: Vec<u8>,
+    client: client::Client,
 }
 
 /// An answer.
@@ -58,9 +59,7 @@ impl Client {
     }
 
     fn over(stream: TcpStream) -> Client {
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        Client { stream, received: Vec::new() }
+        Client { client: client::Client::over(stream, "eligo", TIMEOUT).unwrap() }
     }
 
     /// One POST with headers as given.
@@ -70,22 +69,12 @@ impl Client {
 
     /// The same, or nothing when the connection ends first.
     pub fn try_post(&mut self, path: &str, headers: &[&str], body: &[u8]) -> Option<Response> {
-        let mut request = format!("POST {path} HTTP/1.1\r\nHost: eligo\r\n");
-        for header in headers {
-            request.push_str(header);
-            request.push_str("\r\n");
-        }
-        request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-        let mut request = request.into_bytes();
-        request.extend_from_slice(body);
-        self.send(&request)?;
-        self.read_response()
+        self.client.post(path, headers, body).ok().map(Response::from)
     }
 
     /// One GET.
     pub fn get(&mut self, path: &str) -> Response {
-        self.send(format!("GET {path} HTTP/1.1\r\nHost: eligo\r\n\r\n").as_bytes()).unwrap();
-        self.read_response().expect("no answer")
+        self.client.get(path, &[]).expect("no answer").into()
     }
 
     /// A call of the web service.
@@ -95,9 +84,7 @@ impl Client {
 
     /// The same, or nothing when the connection ends first.
     pub fn try_call(&mut self, token: &str, path: &str, body: &str) -> Option<Response> {
-        let authorization = format!("Authorization: Bearer {token}");
-        let headers = ["Content-Type: application/json", authorization.as_str()];
-        self.try_post(path, &headers, body.as_bytes())
+        self.client.call(token, path, body).ok().map(Response::from)
     }
 
     /// Asks for a token.
@@ -116,40 +103,23 @@ impl Client {
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Option<()> {
-        self.stream.write_all(bytes).ok()
+        self.client.send(bytes).ok()
     }
 
     /// Tells the server that nothing more will be sent.
-    pub fn end_sending(&self) {
-        // The server may have closed the connection before.
-        let _ = self.stream.shutdown(Shutdown::Write);
+    pub fn end_sending(&mut self) {
+        self.client.end_sending();
     }
 
     /// Reads one answer.
     pub fn read_response(&mut self) -> Option<Response> {
-        let end = loop {
-            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
-                break at;
-            }
-            self.receive()?;
-        };
-        let head = String::from_utf8(self.received[..end].to_vec()).unwrap();
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        let mut response = Response { status, head, body: String::new() };
-        let length = response.header("content-length").map_or(0, |text| text.parse().unwrap());
-        let whole = end + 4 + length;
-        while self.received.len() < whole {
-            self.receive()?;
-        }
-        response.body = String::from_utf8(self.received[end + 4..whole].to_vec()).unwrap();
-        self.received.drain(..whole);
-        Some(response)
+        self.client.receive().ok().map(Response::from)
     }
+}
 
-    fn receive(&mut self) -> Option<()> {
-        let mut buffer = [0; 16 << 10];
-        let count = self.stream.read(&mut buffer).ok().filter(|count| *count > 0)?;
-        self.received.extend_from_slice(&buffer[..count]);
-        Some(())
+impl From<client::Response> for Response {
+    fn from(response: client::Response) -> Response {
+        let client::Response { status, head, body } = response;
+        Response { status, head, body: String::from_utf8(body).unwrap() }
     }
 }

@@ -1,0 +1,212 @@
+//! A caller beside the load: a thread with a connection of its own that sends one check every few
+//! seconds, whatever the load does.
+//!
+//! It keeps its results until it is stopped, at most [`PROBES_MAX`]. A probe that takes longer than
+//! its interval delays the next one, which then follows at once: a wait is bad on its own.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use crate::client::{Client, ClientError, Response, Token};
+use crate::downtime::Probed;
+use crate::endpoint::Endpoint;
+
+/// Between two probes (C-42).
+pub const INTERVAL: Duration = Duration::from_secs(5);
+/// After this a probe is given up: later than the 3 s at which it is bad, sooner than the next one.
+pub const TIMEOUT: Duration = Duration::from_secs(4);
+/// Results that are kept: a month of them.
+const PROBES_MAX: usize = 1 << 20;
+const RESULT_UNAVAILABLE: u64 = 6;
+
+/// A running probe.
+pub struct Probe {
+    stop: SyncSender<()>,
+    thread: JoinHandle<Vec<Probed>>,
+}
+
+impl Probe {
+    /// Starts it; `is_served` makes one check and says whether it was answered as it must be.
+    /// `begun` is the start of the run.
+    pub fn start<F>(begun: Instant, interval: Duration, is_served: F) -> io::Result<Probe>
+    where
+        F: FnMut() -> bool + Send + 'static,
+    {
+        let (stop, stopped) = sync_channel(1);
+        let look = move || look(begun, interval, is_served, &stopped);
+        let thread = thread::Builder::new().name("probe".into()).spawn(look)?;
+        Ok(Probe { stop, thread })
+    }
+
+    /// Stops it; returns what it saw. Waits for the last probe at most.
+    pub fn stop(self) -> Vec<Probed> {
+        drop(self.stop);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn look(
+    begun: Instant,
+    interval: Duration,
+    mut is_served: impl FnMut() -> bool,
+    stopped: &Receiver<()>,
+) -> Vec<Probed> {
+    let mut probes = Vec::new();
+    let mut due = Instant::now();
+    loop {
+        let from = Instant::now();
+        let is_good = is_served();
+        let took = from.elapsed();
+        if probes.len() < PROBES_MAX {
+            probes.push(Probed {
+                at_seconds: from.saturating_duration_since(begun).as_secs_f64(),
+                took_seconds: is_good.then_some(took.as_secs_f64()),
+            });
+        }
+        due = (due + interval).max(from + took);
+        match stopped.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => (),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return probes,
+        }
+    }
+}
+
+/// Makes one check over HTTP: with a token that it renews and a connection that it reopens.
+pub struct HttpCheck {
+    endpoint: Endpoint,
+    credentials: Credentials,
+    body: String,
+    client: Option<Client>,
+    token: Option<(Token, Instant)>,
+}
+
+/// How an organization gets its token.
+#[derive(Clone)]
+pub struct Credentials {
+    /// `client_id`.
+    pub client_id: String,
+    /// `client_secret`.
+    pub secret: String,
+    /// `scope`.
+    pub scope: String,
+}
+
+impl HttpCheck {
+    /// `body` is that of a check.
+    pub fn new(endpoint: Endpoint, credentials: Credentials, body: String) -> HttpCheck {
+        HttpCheck { endpoint, credentials, body, client: None, token: None }
+    }
+
+    /// Makes it; says whether it was answered otherwise than that the server cannot.
+    pub fn is_served(&mut self) -> bool {
+        let was_open = self.client.is_some();
+        match self.answer() {
+            // An idle connection that the server closed is no error of the server.
+            Err(ClientError::Closed | ClientError::Io(_)) if was_open => {
+                self.answer().is_ok_and(|response| self.is_good(&response))
+            }
+            Ok(response) => self.is_good(&response),
+            Err(_) => false,
+        }
+    }
+
+    fn answer(&mut self) -> Result<Response, ClientError> {
+        let result = self.exchange();
+        if !result.as_ref().is_ok_and(Response::keeps_alive) {
+            self.client = None;
+        }
+        result
+    }
+
+    fn exchange(&mut self) -> Result<Response, ClientError> {
+        let client = match &mut self.client {
+            Some(client) => client,
+            closed => closed.insert(Client::connect(&self.endpoint, TIMEOUT)?),
+        };
+        let (token, _) = match &mut self.token {
+            Some(token) if Instant::now() < token.1 => token,
+            stale => {
+                let Credentials { client_id, secret, scope } = &self.credentials;
+                let token = client.token(client_id, secret, scope)?;
+                // Well before it expires.
+                let renewed = Instant::now() + token.expires_in.mul_f64(0.8);
+                stale.insert((token, renewed))
+            }
+        };
+        client.call(&token.text, "/api/CheckClientBenefits", &self.body)
+    }
+
+    fn is_good(&mut self, response: &Response) -> bool {
+        if response.status == 401 {
+            // The key was rotated: the next probe asks for another token.
+            self.token = None;
+        }
+        let document = serde_json::from_slice::<serde_json::Value>(&response.body).ok();
+        let code = document.as_ref().and_then(|document| document.get("resultCode")?.as_u64());
+        response.status == 200 && code.is_some_and(|code| code != RESULT_UNAVAILABLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn results_are_kept_until_it_is_stopped() {
+        let (sender, receiver) = sync_channel(0);
+        let mut answers = [true, false, true].into_iter();
+        let probe = Probe::start(Instant::now(), Duration::ZERO, move || {
+            let answer = answers.next();
+            // The third one is reported, then every other is held up until the test has seen it.
+            if answer.is_none() {
+                let _ = sender.send(());
+            }
+            answer.unwrap_or(true)
+        });
+        let probe = probe.unwrap();
+        receiver.recv().unwrap();
+        drop(receiver);
+        let probes = probe.stop();
+        let good: Vec<bool> =
+            probes.iter().take(3).map(|probe| probe.took_seconds.is_some()).collect();
+        assert_eq!(good, [true, false, true]);
+        assert!(probes.is_sorted_by(|one, next| one.at_seconds <= next.at_seconds));
+    }
+
+    /// A server that gives one answer to each connection, then closes it.
+    fn served(answers: &'static [&'static str]) -> HttpCheck {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::plain(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for body in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                let _ = stream.write_all(format!("{head}{body}").as_bytes());
+            }
+        });
+        let credentials =
+            Credentials { client_id: "1".into(), secret: "s".into(), scope: "x".into() };
+        HttpCheck::new(endpoint, credentials, "{}".into())
+    }
+
+    #[test]
+    fn a_check_reopens_its_connection_and_is_judged() {
+        let mut check = served(&[
+            r#"{"access_token":"t","expires_in":3600}"#,
+            r#"{"resultCode":1}"#,
+            r#"{"resultCode":6}"#,
+            "x",
+        ]);
+        // The token was given, the connection was closed behind it.
+        assert!(!check.is_served());
+        assert!(check.is_served());
+        assert!(!check.is_served());
+        assert!(!check.is_served());
+    }
+}
