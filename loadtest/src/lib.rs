@@ -12,8 +12,11 @@
 //! | [`workload`] | which request comes next; judges its answer by the oracle |
 //! | [`request`], [`answer`] | what is asked and answered, free of any protocol |
 //! | [`transport`] | the port to the server; [`http`] is the one behind it |
+//! | [`clock`], [`poller`] | the machine's time, and waiting to the nanosecond |
 //! | [`generator`] | the loop: starts what is due, takes what arrives, counts what is missing |
 //! | [`tally`], [`second`], [`recorder`] | what is counted, in total and by the second |
+//! | [`machine`] | what the generator uses of the machine, and what others take of it |
+//! | [`selfcheck`], [`stall`], [`null`] | the proof of the tool, on the spot: a server that stalls, and its truth computed |
 //! | [`client`] | one blocking HTTP client for everything that is not load |
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
@@ -29,6 +32,8 @@
 //! not answered by the end is a miss and never disappears.
 
 pub mod answer;
+pub mod arrivals;
+pub mod clock;
 pub mod histogram;
 pub mod request;
 pub mod run;
