@@ -34,10 +34,15 @@
 pub mod answer;
 pub mod arrivals;
 pub mod clock;
+mod flights;
+pub mod generator;
 pub mod histogram;
+pub mod machine;
+pub mod recorder;
 pub mod request;
 pub mod run;
 pub mod second;
+pub mod stall;
 pub mod tally;
 pub mod time;
 pub mod transport;

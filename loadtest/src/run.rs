@@ -1,8 +1,9 @@
 //! Everything that a run brought: the JSON document that the other commands read.
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{AdditionError, Histogram};
 use serde::{Deserialize, Serialize};
 
+use crate::histogram;
 use crate::second::Second;
 use crate::tally::{Carrier, Kind, Tally};
 use crate::transport::Connections;
@@ -27,7 +28,8 @@ pub struct Run {
     pub duration_seconds: f64,
     /// Requests by kind and carrier, in that order.
     pub tallies: Vec<Tallied>,
-    /// Response, service and lateness of all answered requests that must be answered.
+    /// Response and service of the requests that were answered rightly, the malformed ones apart;
+    /// lateness of all that were due.
     pub times: Times,
     /// Response times by kind.
     pub kinds: Vec<KindTimes>,
@@ -73,6 +75,26 @@ pub struct Times {
     /// From the instant when it was due to when the generator came to it.
     #[serde(with = "crate::histogram")]
     pub lateness: Histogram<u64>,
+}
+
+impl Times {
+    /// Empty ones.
+    pub fn new() -> Times {
+        Times { response: histogram::new(), service: histogram::new(), lateness: histogram::new() }
+    }
+
+    /// Adds others; fails only on times beyond [`histogram::LONGEST_NS`], which none of ours holds.
+    pub fn add(&mut self, other: &Times) -> Result<(), AdditionError> {
+        self.response.add(&other.response)?;
+        self.service.add(&other.service)?;
+        self.lateness.add(&other.lateness)
+    }
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times::new()
+    }
 }
 
 /// The response times of one kind, nanoseconds.

@@ -44,6 +44,26 @@ pub struct Second {
 }
 
 impl Second {
+    /// Adds the same second of another generator of this run. Times become those of the slower one,
+    /// which none of the parts exceeds; the steal of one machine is the same for all.
+    pub fn add(&mut self, other: &Second) {
+        self.due += other.due;
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.slow += other.slow;
+        self.unanswered += other.unanswered;
+        self.refused += other.refused;
+        self.wrong += other.wrong;
+        self.in_flight += other.in_flight;
+        self.response_p50 = self.response_p50.max(other.response_p50);
+        self.response_p99 = self.response_p99.max(other.response_p99);
+        self.response_p999 = self.response_p999.max(other.response_p999);
+        self.response_max = self.response_max.max(other.response_max);
+        self.lateness_p99 = self.lateness_p99.max(other.lateness_p99);
+        self.generator_cpu_percent += other.generator_cpu_percent;
+        self.steal_percent = self.steal_percent.max(other.steal_percent);
+    }
+
     /// Whether the generator was too late for this second to say anything about the server.
     pub fn is_tainted(&self) -> bool {
         self.lateness_p99 > TAINTED_LATENESS_NS

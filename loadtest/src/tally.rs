@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Nanos;
+
+/// A right answer that takes longer counts as none (D0 §6.4, §7.4).
+pub const SLOW: Nanos = Nanos::from_seconds(3);
+
 /// What a request is, for counting.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,6 +29,20 @@ pub enum Kind {
     Services,
 }
 
+impl Kind {
+    /// Every kind, in order.
+    pub const ALL: [Kind; 8] = [
+        Kind::Batch,
+        Kind::Cancel,
+        Kind::Check,
+        Kind::Confirm,
+        Kind::History,
+        Kind::Malformed,
+        Kind::Repeat,
+        Kind::Services,
+    ];
+}
+
 /// What carried the identifier; the documents set the service level of each on its own
 /// (D0 §6.4, §7.4).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -37,6 +56,11 @@ pub enum Carrier {
     Snils,
     /// A social card.
     Social,
+}
+
+impl Carrier {
+    /// Every carrier, in order.
+    pub const ALL: [Carrier; 4] = [Carrier::Ecs, Carrier::None, Carrier::Snils, Carrier::Social];
 }
 
 /// How a request ended.
@@ -78,6 +102,16 @@ impl Tally {
     /// that the server cannot.
     pub fn slow_or_unanswered(&self) -> u64 {
         self.slow + self.unanswered + self.refused
+    }
+
+    /// The count of an outcome.
+    pub fn of(&mut self, outcome: Outcome) -> &mut u64 {
+        match outcome {
+            Outcome::Refused => &mut self.refused,
+            Outcome::Right => &mut self.right,
+            Outcome::Unanswered => &mut self.unanswered,
+            Outcome::Wrong => &mut self.wrong,
+        }
     }
 
     /// Adds another one.
