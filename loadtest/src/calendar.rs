@@ -45,6 +45,15 @@ impl Wall {
     }
 }
 
+impl fmt::Display for Wall {
+    /// As RFC 3339, in UTC.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000);
+        let text = instant.ok().and_then(|instant| instant.format(&Rfc3339).ok());
+        formatter.write_str(text.as_deref().unwrap_or("?"))
+    }
+}
+
 /// Seconds that a region's clock is ahead of UTC.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Offset(pub i32);

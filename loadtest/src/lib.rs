@@ -14,12 +14,16 @@
 //! | [`crowd`], [`places`], [`books`] | who comes; what is known of limited uses and of the history |
 //! | [`request`], [`answer`] | what is asked and answered, free of any protocol |
 //! | [`transport`] | the port to the server; [`http`] is the one behind it |
+//! | [`clock`], [`poller`] | the machine's time, and waiting to the nanosecond |
 //! | [`generator`] | the loop: starts what is due, takes what arrives, counts what is missing |
 //! | [`tally`], [`second`], [`recorder`] | what is counted, in total and by the second |
 //! | [`tokens`] | the organizations' tokens, renewed beside the run |
 //! | [`endpoint`], [`client`] | one blocking HTTP client for everything that is not load |
+//! | [`machine`] | what the generator uses of the machine, and what others take of it |
+//! | [`selfcheck`], [`stall`], [`null`] | the proof of the tool, on the spot: a server that stalls, and its truth computed |
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
+//! | [`execution`] | one run: all of this beside each other |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
 //! | [`run`] | everything that a run brought, as one JSON document |
 //! | [`report`] | the same for people and for other programs |
@@ -33,6 +37,7 @@
 
 pub mod acknowledged;
 pub mod answer;
+pub mod arrivals;
 pub mod audit;
 pub mod binomial;
 pub mod books;
@@ -40,21 +45,32 @@ pub mod burn;
 pub mod calendar;
 pub mod citizens;
 pub mod client;
+pub mod clock;
 pub mod crowd;
 pub mod downtime;
 pub mod endpoint;
+pub mod execution;
 pub mod faults;
+mod flights;
+pub mod generator;
 pub mod histogram;
+pub mod http;
+pub mod machine;
+pub mod null;
 pub mod numbers;
 pub mod objective;
 pub mod oracle;
 pub mod places;
+pub mod poller;
 pub mod probe;
+pub mod recorder;
 pub mod registry;
 pub mod request;
 pub mod run;
 pub mod scenario;
 pub mod second;
+pub mod selfcheck;
+pub mod stall;
 pub mod tally;
 pub mod target;
 pub mod time;

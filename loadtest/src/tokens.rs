@@ -93,6 +93,16 @@ impl Tokens {
         self.0.load()
     }
 
+    /// Gives an organization another token, from its next request on.
+    #[cfg(test)]
+    pub fn set(&self, organization: u16, token: &str) {
+        let mut table = Table::clone(&self.0.load());
+        let at = usize::from(organization);
+        table.0.resize(table.0.len().max(at + 1), None);
+        table.0[at] = Some(Arc::from(token));
+        self.0.store(Arc::new(table));
+    }
+
     /// Tokens that never change, by organizations' places.
     pub fn of(tokens: impl IntoIterator<Item = Option<String>>) -> Tokens {
         let tokens = tokens.into_iter().map(|token| token.map(Arc::from));

@@ -59,3 +59,13 @@ pub struct Connections {
     /// Could not be opened.
     pub refused: u64,
 }
+
+impl Connections {
+    /// Adds those of another transport.
+    pub fn add(&mut self, other: &Connections) {
+        self.opened += other.opened;
+        self.reopened += other.reopened;
+        self.broken += other.broken;
+        self.refused += other.refused;
+    }
+}

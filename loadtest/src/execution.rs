@@ -1,0 +1,331 @@
+//! One run of a scenario: tokens, generators, probe, faults and samples beside each other, the audit
+//! after them, and the document in the end.
+//!
+//! Every generator has a thread, connections and holders of its own; all count from one instant, at
+//! which their connections are open already. What they count is added up.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::acknowledged::Acknowledged;
+use crate::arrivals::{Arrivals, ArrivalsError};
+use crate::audit::{self, Audit, Subject};
+use crate::calendar::{Offset, Wall};
+use crate::citizens::desks::Desks;
+use crate::citizens::{Citizens, CitizensError, Habits};
+use crate::client::ClientError;
+use crate::clock::Monotonic;
+use crate::downtime::Availability;
+use crate::endpoint::Endpoint;
+use crate::faults::Injector;
+use crate::generator::{Generator, Settings};
+use crate::http::{self, Http, Tls};
+use crate::machine::Meter;
+use crate::probe::{Credentials, HttpCheck, Probe};
+use crate::recorder::{About, Recorder};
+use crate::registry::Registry;
+use crate::run::{Load, Run};
+use crate::scenario::Scenario;
+use crate::second::Second;
+use crate::target::{Sampler, Target};
+use crate::time::{Clock, Nanos};
+use crate::tokens::{Renewal, TokenEndpoint, Tokens, TokensError};
+use crate::transport::{Connections, Transport};
+
+/// How long opening the connections may take before the run begins without the rest.
+const OPENING: Nanos = Nanos::from_seconds(10);
+/// How long the audit may take.
+const AUDIT: Nanos = Nanos::from_seconds(1_800);
+/// Seconds that wait to be shown.
+const SECONDS_WAITING_MAX: usize = 1_024;
+/// Wrong answers that are told in words.
+const WRONG_ANSWERS_MAX: usize = 20;
+/// An insurance number that is well formed and nobody's.
+const NOBODYS_SNILS: &str = "11223344595";
+const ACCEPTOR_SCOPE: &str = "ECS.WebAPI OrganizationAPI";
+
+/// Why a run did not take place.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutionError {
+    /// The plan cannot be made.
+    #[error("`arrivals`: {0}")]
+    Arrivals(#[from] ArrivalsError),
+    /// Nobody can come.
+    #[error(transparent)]
+    Citizens(#[from] CitizensError),
+    /// The server's address is none.
+    #[error("`target`: {0}")]
+    Endpoint(#[from] ClientError),
+    /// The machine gives no thread or no socket.
+    #[error("the machine refuses: {0}")]
+    Machine(#[from] io::Error),
+    /// A generator ended before its time.
+    #[error("a generator panicked")]
+    Panicked,
+    /// The server gives no tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+}
+
+/// A scenario whose registry is read and whose organizations have tokens.
+pub struct Execution<'a> {
+    scenario: &'a Scenario,
+    registry: &'a Registry,
+    endpoint: Endpoint,
+    admin: Option<Endpoint>,
+    tokens: Tokens,
+    _renewal: Renewal,
+}
+
+/// What one generator brings back.
+struct Share {
+    recorder: Recorder,
+    connections: Connections,
+    facts: Acknowledged,
+    holders: Vec<u32>,
+    wrong_answers: Vec<String>,
+}
+
+impl<'a> Execution<'a> {
+    /// Fetches tokens.
+    pub fn prepare(
+        scenario: &'a Scenario,
+        registry: &'a Registry,
+    ) -> Result<Execution<'a>, ExecutionError> {
+        let target = &scenario.target;
+        let endpoint = Endpoint::parse(&target.url, target.ca.as_deref())?;
+        let admin = target.admin_url.as_deref();
+        let admin = admin.map(|url| Endpoint::parse(url, target.ca.as_deref())).transpose()?;
+        let (tokens, renewal) = Renewal::start(registry, TokenEndpoint(endpoint.clone()))?;
+        Ok(Execution { scenario, registry, endpoint, admin, tokens, _renewal: renewal })
+    }
+
+    /// Runs the scenario by these arrivals; calls `on_second` with every second of every generator.
+    pub fn run(
+        &self,
+        arrivals: Option<&Arrivals>,
+        on_second: &mut dyn FnMut(&Second),
+    ) -> Result<Run, ExecutionError> {
+        let scenario = self.scenario;
+        let threads = scenario.threads.max(1);
+        thread::scope(|scope| {
+            let (seconds, shown) = sync_channel(SECONDS_WAITING_MAX);
+            let (ready, opened) = sync_channel(threads as usize);
+            let mut starts = Vec::new();
+            let mut generators = Vec::new();
+            for thread in 0..threads {
+                let (start, started) = sync_channel(1);
+                let (ready, seconds) = (ready.clone(), seconds.clone());
+                let generate = move || self.generate(thread, arrivals, &ready, &started, &seconds);
+                let named = thread::Builder::new().name(format!("generator-{thread}"));
+                generators.push(named.spawn_scoped(scope, generate)?);
+                starts.push(start);
+            }
+            drop((ready, seconds));
+            // Ends when all are ready, or one has failed and says why when it is joined.
+            opened.iter().take(threads as usize).for_each(drop);
+            let (clock, begun, wall) = (Monotonic::start(), Instant::now(), Wall::now());
+            let beside = Beside::start(self, begun)?;
+            // One that has failed takes no start.
+            for start in &starts {
+                let _ = start.send((clock, wall));
+            }
+            shown.iter().for_each(|second| on_second(&second));
+            let mut shares = Vec::new();
+            for generator in generators {
+                shares.push(generator.join().map_err(|_| ExecutionError::Panicked)??);
+            }
+            self.conclude(shares, beside, (clock, wall))
+        })
+    }
+
+    /// One generator, from its connections to what it counted.
+    fn generate(
+        &self,
+        thread: u32,
+        arrivals: Option<&Arrivals>,
+        ready: &SyncSender<()>,
+        started: &Receiver<(Monotonic, Wall)>,
+        seconds: &SyncSender<Second>,
+    ) -> Result<Share, ExecutionError> {
+        let scenario = self.scenario;
+        let threads = scenario.threads.max(1);
+        let duration = nanos(scenario.duration_seconds);
+        // All threads make the same plan and take turns.
+        let plan = arrivals.map(|arrivals| arrivals.plan(duration, scenario.seed)).transpose()?;
+        let mut transport = self.transport(threads)?;
+        transport.open_ahead(OPENING);
+        // The other end is there as long as the run.
+        let _ = ready.send(());
+        let Ok((clock, begun)) = started.recv() else { return Err(ExecutionError::Panicked) };
+        transport.restart(clock);
+        let mut workload = Citizens::new(self.registry, Habits::new(scenario, thread, begun))?;
+        let mut recorder = Recorder::counting_from(nanos(scenario.warm_up_seconds));
+        let give_up = nanos(scenario.give_up_seconds);
+        let generator = Generator {
+            workload: &mut workload,
+            transport: &mut transport,
+            clock: &clock,
+            recorder: &mut recorder,
+            meter: Some(Meter::start()),
+            settings: Settings { give_up, drain: give_up, ..Settings::default() },
+        };
+        let mut show = |second: &Second, _: &Recorder| {
+            // A row that nobody has the time to show is in the document all the same.
+            let _ = seconds.try_send(second.clone());
+            ControlFlow::Continue(())
+        };
+        match plan {
+            Some(plan) if scenario.load.kind == Load::Open => {
+                let mine = plan.skip(thread as usize).step_by(threads as usize);
+                generator.run_open(mine, &mut show);
+            }
+            _ => generator.run_closed((scenario.load.users / threads).max(1), duration, &mut show),
+        }
+        let connections = transport.connections();
+        let wrong_answers = workload.wrong_answers().to_vec();
+        let (facts, holders) = workload.finish();
+        Ok(Share { recorder, connections, facts, holders, wrong_answers })
+    }
+
+    fn transport(&self, threads: u32) -> io::Result<Http> {
+        let connections = &self.scenario.connections;
+        let settings = http::Settings {
+            address: self.endpoint.address(),
+            host: self.endpoint.host().to_owned(),
+            tls: self.endpoint.tls().map(|(name, config)| Tls { config, name }),
+            connections: connections.initial.div_ceil(threads),
+            connections_max: connections.max.div_ceil(threads),
+        };
+        Http::new(settings, self.tokens.clone(), Monotonic::start())
+    }
+
+    /// Stops what ran beside, compares the history, and makes the document.
+    fn conclude(
+        &self,
+        shares: Vec<Share>,
+        beside: Beside,
+        (clock, begun): (Monotonic, Wall),
+    ) -> Result<Run, ExecutionError> {
+        let scenario = self.scenario;
+        let mut recorder = Recorder::counting_from(Nanos::NEVER);
+        let mut about = About {
+            scenario: scenario.name.clone(),
+            seed: scenario.seed,
+            load: scenario.load.kind,
+            begun: begun.to_string(),
+            duration_seconds: scenario.duration_seconds - scenario.warm_up_seconds,
+            connections: Connections::default(),
+            wrong_answers: Vec::new(),
+        };
+        let mut facts = Vec::new();
+        for share in shares {
+            recorder.add(&share.recorder);
+            about.connections.add(&share.connections);
+            about.wrong_answers.extend(share.wrong_answers);
+            facts.push((share.facts, share.holders));
+        }
+        about.wrong_answers.truncate(WRONG_ANSWERS_MAX);
+        let mut run = recorder.into_run(about);
+        let planned = scenario.planned_windows(begun);
+        beside.stop(&mut run, clock.now().0 as f64 / 1e9, &planned);
+        run.audit = self.audit(facts, begun, clock)?;
+        run.terms = scenario.terms();
+        Ok(run)
+    }
+
+    fn audit(
+        &self,
+        shares: Vec<(Acknowledged, Vec<u32>)>,
+        begun: Wall,
+        clock: Monotonic,
+    ) -> Result<Option<Audit>, ExecutionError> {
+        let Some(organization) = Desks::new(self.registry).history.first().copied() else {
+            return Ok(None);
+        };
+        let begun = self.scenario.frozen().unwrap_or(begun);
+        let utc = Offset(0);
+        let from = begun.day(utc).plus(-1).to_string();
+        let to = begun.plus(clock.now()).day(utc).plus(1).to_string();
+        let mut transport = self.transport(1)?;
+        transport.restart(clock);
+        let mut audit = Audit::default();
+        for (mut facts, holders) in shares {
+            let subject = Subject {
+                registry: self.registry,
+                holders: &holders,
+                organization,
+                from: &from,
+                to: &to,
+                is_fresh: self.scenario.target.fresh,
+                deadline: clock.now() + AUDIT,
+            };
+            audit.add(&audit::compare(&subject, &mut facts, &mut transport, &clock)?);
+        }
+        Ok(Some(audit))
+    }
+
+    /// The check of the probe: a well-formed one that opens nothing, because nobody holds the card.
+    fn probed(&self) -> Option<HttpCheck> {
+        let desks = Desks::new(self.registry);
+        let directory = &self.registry.directory;
+        let (place, person) = match (desks.plastic.first(), desks.snils.first()) {
+            (Some(place), _) => (place, r#""clientCode":"NOBODY0""#.to_owned()),
+            (None, Some(place)) => (place, format!(r#""clientSnils":"{NOBODYS_SNILS}""#)),
+            (None, None) => return None,
+        };
+        let organization = directory.organizations.get(usize::from(*place))?;
+        let terminal = organization.terminals.first()?;
+        let offer = organization.offers.first()?;
+        let service = directory.services.get(usize::from(offer.service))?.id;
+        let body =
+            format!(r#"{{"serviceId":{service},"organizationTerminalId":{terminal},{person}}}"#);
+        let credentials = Credentials {
+            client_id: organization.client_id.clone(),
+            secret: organization.secret.0.clone(),
+            scope: ACCEPTOR_SCOPE.to_owned(),
+        };
+        Some(HttpCheck::new(self.endpoint.clone(), credentials, body))
+    }
+}
+
+/// What runs beside the load.
+struct Beside {
+    probe: Option<Probe>,
+    faults: Injector,
+    sampler: Sampler,
+}
+
+impl Beside {
+    fn start(execution: &Execution<'_>, begun: Instant) -> io::Result<Beside> {
+        let scenario = execution.scenario;
+        let interval = Duration::from_secs_f64(scenario.probe.interval_seconds);
+        let probe = execution.probed();
+        let probe = probe.map(|mut check| Probe::start(begun, interval, move || check.is_served()));
+        let target = Target {
+            pid: scenario.target.pid,
+            pid_file: scenario.target.pid_file.clone(),
+            admin: execution.admin.clone(),
+        };
+        Ok(Beside {
+            probe: probe.transpose()?,
+            faults: Injector::start(begun, scenario.planned_faults())?,
+            sampler: Sampler::start(begun, target)?,
+        })
+    }
+
+    fn stop(self, run: &mut Run, end_seconds: f64, planned: &[crate::downtime::Planned]) {
+        let probes = self.probe.map(Probe::stop);
+        run.availability = probes.map(|probes| Availability::of(&probes, end_seconds, planned));
+        run.faults = self.faults.stop();
+        run.target = Some(self.sampler.stop())
+            .filter(|sampled| !sampled.process.is_empty() || !sampled.metrics.is_empty());
+    }
+}
+
+fn nanos(seconds: f64) -> Nanos {
+    Nanos((seconds * 1e9) as u64)
+}

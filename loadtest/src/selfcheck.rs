@@ -1,0 +1,360 @@
+//! The proof of the tool, on the spot: a built-in server that stalls on a known plan, and what is
+//! shown of it beside what is computed.
+//!
+//! For each number of connections: a calm open loop gives the service time and how much the tool adds
+//! to it; a closed loop gives how fast the server works when requests wait; from these two and from
+//! when the server was frozen in truth the response times follow ([`crate::stall`]), without a look
+//! at what the tool showed.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hdrhistogram::Histogram;
+
+use crate::answer::Answer;
+use crate::clock::Monotonic;
+use crate::generator::{self, Generator};
+use crate::histogram;
+use crate::http::{Http, Settings};
+use crate::machine::Meter;
+use crate::null::{CATEGORY, Freezes, NullServer};
+use crate::recorder::Recorder;
+use crate::request::{Call, Check, Identifier, Request};
+use crate::second::Second;
+use crate::stall::{Freeze, Line, responses};
+use crate::tally::{Carrier, Kind, Outcome};
+use crate::time::Nanos;
+use crate::tokens::Tokens;
+use crate::workload::{Ticket, Workload};
+
+/// By how much a shown percentile may differ from the computed one.
+pub const DIFFERENCE_MAX: f64 = 0.02;
+/// By how much the median of the response may exceed that of the service, without a stall.
+pub const ADDED_MAX: Nanos = Nanos(30_000);
+/// The share of tainted seconds above which nothing is said.
+pub const TAINTED_SHARE_MAX: f64 = 0.05;
+/// The limit whose share is compared.
+const LATE: u64 = 100_000_000;
+/// Requests a second.
+const RATE: u64 = 2_000;
+const OPENING: Nanos = Nanos::from_seconds(5);
+
+/// How it is checked.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Each of these numbers of connections, one after the other.
+    pub connections: Vec<u32>,
+    /// How long the server is watched while it stalls.
+    pub duration: Nanos,
+    /// From one freeze to the next.
+    pub every: Nanos,
+    /// How long each is.
+    pub freeze: Nanos,
+    /// How long each of the two measurements without a stall takes.
+    pub calm: Nanos,
+}
+
+impl Plan {
+    /// 200 ms in every 5 s, watched for a minute.
+    pub fn full() -> Plan {
+        Plan {
+            connections: vec![1, 8, 400],
+            duration: Nanos::from_seconds(60),
+            every: Nanos::from_seconds(5),
+            freeze: Nanos::from_millis(200),
+            calm: Nanos::from_seconds(2),
+        }
+    }
+
+    /// 200 ms in every second, watched for three.
+    pub fn short() -> Plan {
+        Plan {
+            duration: Nanos::from_seconds(3),
+            every: Nanos::from_seconds(1),
+            calm: Nanos::from_millis(500),
+            ..Plan::full()
+        }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selfcheck {
+    /// For each number of connections.
+    pub cases: Vec<Case>,
+}
+
+/// What was found with one number of connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// That number.
+    pub connections: u32,
+    /// What must be shown.
+    pub truth: Figures,
+    /// What is shown.
+    pub shown: Figures,
+    /// Without a stall: by how much the median of the response exceeds that of the service.
+    pub added: Nanos,
+    /// Requests that were missed or judged wrong.
+    pub failed: u64,
+    /// Share of the seconds in which the generator was too late.
+    pub tainted: f64,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    /// 97th percentile.
+    pub p97: Nanos,
+    /// 99th percentile.
+    pub p99: Nanos,
+    /// 99.9th percentile.
+    pub p999: Nanos,
+    /// Share slower than 100 ms.
+    pub late: f64,
+}
+
+/// What is said of the tool on this machine.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Verdict {
+    /// It tells the truth.
+    Pass,
+    /// The machine is too busy to say.
+    Inconclusive,
+    /// It does not.
+    Fail,
+}
+
+/// Checks the tool.
+pub fn run(plan: &Plan) -> io::Result<Selfcheck> {
+    let cases = plan.connections.iter().map(|connections| run_case(plan, *connections));
+    Ok(Selfcheck { cases: cases.collect::<io::Result<_>>()? })
+}
+
+impl Selfcheck {
+    /// The worst of the cases.
+    pub fn verdict(&self) -> Verdict {
+        self.cases.iter().map(Case::verdict).max().unwrap_or(Verdict::Inconclusive)
+    }
+}
+
+impl Case {
+    /// What is said of it.
+    pub fn verdict(&self) -> Verdict {
+        let is_true = self.difference() <= DIFFERENCE_MAX && self.added <= ADDED_MAX;
+        match (is_true && self.failed == 0, self.tainted > TAINTED_SHARE_MAX) {
+            (true, _) => Verdict::Pass,
+            (false, true) => Verdict::Inconclusive,
+            (false, false) => Verdict::Fail,
+        }
+    }
+
+    /// The greatest difference, as a share of the truth.
+    pub fn difference(&self) -> f64 {
+        let (shown, truth) = (self.shown.parts(), self.truth.parts());
+        let differences =
+            shown.into_iter().zip(truth).map(|(shown, truth)| (shown / truth - 1.0).abs());
+        differences.fold(0.0, f64::max)
+    }
+}
+
+impl Figures {
+    fn of(times: &Histogram<u64>) -> Figures {
+        let at = |percentile| Nanos(times.value_at_percentile(percentile));
+        let late = 1.0 - times.count_between(0, LATE) as f64 / times.len().max(1) as f64;
+        Figures { p97: at(97.0), p99: at(99.0), p999: at(99.9), late }
+    }
+
+    fn parts(&self) -> [f64; 4] {
+        let Figures { p97, p99, p999, late } = *self;
+        [p97.0 as f64, p99.0 as f64, p999.0 as f64, late]
+    }
+}
+
+impl fmt::Display for Selfcheck {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(formatter, "connections           p97 ms   p99 ms p99.9 ms  >100 ms  added µs")?;
+        for case in &self.cases {
+            for (name, figures) in [("computed", case.truth), ("shown", case.shown)] {
+                let [p97, p99, p999, late] = figures.parts();
+                let [p97, p99, p999] = [p97, p99, p999].map(|time| time / 1e6);
+                write!(formatter, "{:>11} {name:>9}", case.connections)?;
+                write!(formatter, " {p97:>8.1} {p99:>8.1} {p999:>8.1} {:>6.2} %", late * 100.0)?;
+                writeln!(formatter)?;
+            }
+            let verdict = match case.verdict() {
+                Verdict::Pass => "pass",
+                Verdict::Inconclusive => "inconclusive",
+                Verdict::Fail => "fail",
+            };
+            writeln!(
+                formatter,
+                "{:>11} {verdict:>9}   differs by {:.2} %, {:.0} % of seconds tainted, {} failed {:>8.1}",
+                case.connections,
+                case.difference() * 100.0,
+                case.tainted * 100.0,
+                case.failed,
+                case.added.0 as f64 / 1e3,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn run_case(plan: &Plan, connections: u32) -> io::Result<Case> {
+    let gap = Nanos(1_000_000_000 / RATE);
+    let dues = |duration: Nanos| (0..duration.0 / gap.0).map(move |at| Nanos(at * gap.0));
+    let (calm, _) = drive(connections, Vec::new(), |generator| {
+        generator.run_open(dues(plan.calm), &mut go_on);
+    })?;
+    let (busy, _) = drive(connections, Vec::new(), |generator| {
+        generator.run_closed(connections, plan.calm, &mut go_on);
+    })?;
+    let freezes = freezes(plan);
+    let (stalled, freezes) = drive(connections, freezes, |generator| {
+        generator.run_open(dues(plan.duration), &mut go_on);
+    })?;
+    let median = |times: &Histogram<u64>| Nanos(times.value_at_quantile(0.5));
+    let service = median(&calm.times().service);
+    let line = Line { service, gap: Nanos(plan.calm.0 / busy.total().right.max(1)) };
+    let mut truth = histogram::new();
+    for response in responses(line, &freezes, dues(plan.duration)) {
+        truth.saturating_record(response.0);
+    }
+    let recorders = [&calm, &busy, &stalled];
+    let failed = recorders.iter().map(|recorder| recorder.total()).map(|all| all.due() - all.right);
+    let seconds = stalled.seconds();
+    let tainted = seconds.iter().filter(|second| second.is_tainted()).count();
+    Ok(Case {
+        connections,
+        truth: Figures::of(&truth),
+        shown: Figures::of(&stalled.times().response),
+        added: median(&calm.times().response) - service,
+        failed: failed.sum(),
+        tainted: tainted as f64 / seconds.len().max(1) as f64,
+    })
+}
+
+fn freezes(plan: &Plan) -> Vec<Freeze> {
+    let count = plan.duration.0 / plan.every.0.max(1);
+    let first = Nanos(plan.every.0 / 2);
+    (0..count)
+        .map(|at| first + Nanos(at * plan.every.0))
+        .map(|from| Freeze { from, until: from + plan.freeze })
+        .collect()
+}
+
+fn go_on(_second: &Second, _recorder: &Recorder) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Runs the generator beside a fresh server; returns what was counted and when the server was frozen.
+fn drive(
+    connections: u32,
+    plan: Vec<Freeze>,
+    run: impl FnOnce(Generator<'_, Same, Http, Monotonic>),
+) -> io::Result<(Recorder, Vec<Freeze>)> {
+    let server = NullServer::bind()?;
+    let settings = Settings {
+        address: server.address()?,
+        host: "localhost".to_owned(),
+        tls: None,
+        connections,
+        connections_max: connections,
+    };
+    let (freezes, stop) = (Freezes::new(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| server.serve(&freezes, &stop));
+        let ran = generate(settings, &freezes, plan, run);
+        stop.store(true, Ordering::Relaxed);
+        let frozen = serving.join().map_err(|_| io::Error::other("the server ended"))??;
+        Ok((ran?, frozen))
+    })
+}
+
+/// Runs the generator and tells the server when to freeze.
+fn generate(
+    settings: Settings,
+    freezes: &Freezes,
+    plan: Vec<Freeze>,
+    run: impl FnOnce(Generator<'_, Same, Http, Monotonic>),
+) -> io::Result<Recorder> {
+    let mut transport = Http::new(settings, Tokens::default(), Monotonic::start())?;
+    transport.open_ahead(OPENING);
+    let clock = Monotonic::start();
+    transport.restart(clock);
+    // Nobody else sets it.
+    let _set = freezes.set((clock, plan));
+    let mut recorder = Recorder::new();
+    run(Generator {
+        workload: &mut Same,
+        transport: &mut transport,
+        clock: &clock,
+        recorder: &mut recorder,
+        meter: Some(Meter::start()),
+        settings: generator::Settings::default(),
+    });
+    Ok(recorder)
+}
+
+/// Asks always the same.
+struct Same;
+
+impl Workload for Same {
+    fn next(&mut self, _now: Nanos) -> Ticket {
+        Ticket { kind: Kind::Check, carrier: Carrier::Ecs, slot: 0 }
+    }
+
+    fn call(&self, _ticket: Ticket) -> Call<'_> {
+        let identifier = Identifier::ClientCode("AAABBBCCC000001");
+        let check = Check { service: 1, terminal: 1, identifier, price_kopecks: None };
+        Call { organization: 0, request: Request::Check(check) }
+    }
+
+    fn judge(&mut self, _ticket: Ticket, answer: &Answer<'_>, _now: Nanos) -> Outcome {
+        match answer {
+            Answer::Check(check)
+                if check.benefit.as_ref().is_some_and(|(id, _)| *id == CATEGORY) =>
+            {
+                Outcome::Right
+            }
+            _ => Outcome::Wrong,
+        }
+    }
+
+    fn miss(&mut self, _ticket: Ticket, _was_sent: bool, _now: Nanos) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tool_tells_the_truth_or_that_it_cannot() {
+        let found = run(&Plan::short()).unwrap();
+        println!("{found}");
+        assert_eq!(found.cases.len(), 3);
+        for case in &found.cases {
+            assert_eq!(case.failed, 0, "{found}");
+            assert!(case.shown.late > 0.01, "a gate of 1 % above 100 ms must fail: {found}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_needs_a_quiet_machine() {
+        let truth = Figures {
+            p97: Nanos::from_millis(55),
+            p99: Nanos::from_millis(151),
+            p999: Nanos::from_millis(195),
+            late: 0.0207,
+        };
+        let shown = Figures { p97: Nanos::from_millis(57), ..truth };
+        let case = Case { connections: 1, truth, shown, added: Nanos(0), failed: 0, tainted: 0.0 };
+        assert_eq!(case.verdict(), Verdict::Fail);
+        assert_eq!(Case { tainted: 0.06, ..case.clone() }.verdict(), Verdict::Inconclusive);
+        assert_eq!(Case { shown: truth, ..case.clone() }.verdict(), Verdict::Pass);
+        assert_eq!(Case { shown: truth, failed: 1, ..case }.verdict(), Verdict::Fail);
+    }
+}
