@@ -38,6 +38,7 @@ pub mod faults;
 pub mod histogram;
 pub mod objective;
 pub mod probe;
+pub mod report;
 pub mod request;
 pub mod run;
 pub mod second;
