@@ -65,6 +65,7 @@ pub mod poller;
 pub mod probe;
 pub mod recorder;
 pub mod registry;
+pub mod report;
 pub mod request;
 pub mod run;
 pub mod scenario;

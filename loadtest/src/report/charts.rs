@@ -1,0 +1,175 @@
+//! What of a run is drawn.
+
+use hdrhistogram::Histogram;
+
+use crate::report::svg::{Band, Chart, Line, clock};
+use crate::run::Run;
+use crate::second::Second;
+use crate::target::{Process, Sampled};
+use crate::verdict::time;
+
+const NS_PER_MS: f64 = 1e6;
+/// Bands of one sort; more would hide the lines.
+const BANDS_MAX: usize = 500;
+/// Digits of a share, 1 is 90 %, beyond which it is not drawn.
+const NINES_MAX: f64 = 7.0;
+
+/// Response times, second by second.
+pub fn latency(run: &Run) -> String {
+    Chart {
+        title: "Response time by second",
+        height: 300.0,
+        is_logarithmic: true,
+        value: time,
+        lines: vec![
+            line(run, "max", "longest", |row| row.response_max as f64 / NS_PER_MS),
+            line(run, "p999", "p99.9", |row| row.response_p999 as f64 / NS_PER_MS),
+            line(run, "p99", "p99", |row| row.response_p99 as f64 / NS_PER_MS),
+            line(run, "p50", "p50", |row| row.response_p50 as f64 / NS_PER_MS),
+        ],
+        bands: bands(run),
+        places: Vec::new(),
+    }
+    .draw()
+}
+
+/// What was due, answered, missed and wrong, second by second.
+pub fn rate(run: &Run) -> String {
+    let mut lines = vec![
+        line(run, "due", "due", |row| row.due as f64),
+        line(run, "answered", "answered", |row| row.answered as f64),
+        line(run, "missed", "missed", |row| (row.unanswered + row.refused) as f64),
+    ];
+    if run.seconds.iter().any(|row| row.wrong > 0) {
+        lines.push(line(run, "wrong", "wrong", |row| row.wrong as f64));
+    }
+    let value = |value: f64| format!("{value}");
+    Chart {
+        title: "Requests by second",
+        height: 220.0,
+        is_logarithmic: false,
+        value,
+        lines,
+        bands: bands(run),
+        places: Vec::new(),
+    }
+    .draw()
+}
+
+/// How late the generator was, second by second.
+pub fn lateness(run: &Run) -> String {
+    Chart {
+        title: "Lateness of the generator by second",
+        height: 180.0,
+        is_logarithmic: true,
+        value: time,
+        lines: vec![line(run, "lateness", "p99", |row| row.lateness_p99 as f64 / NS_PER_MS)],
+        bands: late(run),
+        places: Vec::new(),
+    }
+    .draw()
+}
+
+/// Response and service times by percentile.
+pub fn spectrum(run: &Run) -> String {
+    let names = ["0 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %", "99.9999 %", "99.99999 %"];
+    let points = spectrum_points(&run.times.response);
+    let last = points.last().map_or(0.0, |point| point.0);
+    let places = names.iter().enumerate().map(|(at, name)| (at as f64, name.to_string()));
+    Chart {
+        title: "Response time by percentile",
+        height: 280.0,
+        is_logarithmic: true,
+        value: time,
+        lines: vec![
+            Line {
+                class: "service",
+                name: "service time, from the sending",
+                points: spectrum_points(&run.times.service),
+            },
+            Line { class: "response", name: "response time, from when it was due", points },
+        ],
+        bands: Vec::new(),
+        places: places.filter(|(at, _)| *at <= last).collect(),
+    }
+    .draw()
+}
+
+/// Processor time and memory of the server.
+pub fn process(sampled: &Sampled) -> String {
+    let points = |value: fn(&Process) -> f64| {
+        sampled.process.iter().map(|row| (row.at_seconds, value(row))).collect()
+    };
+    let chart = |title, class, name, points, value| {
+        Chart {
+            title,
+            height: 150.0,
+            is_logarithmic: false,
+            value,
+            lines: vec![Line { class, name, points }],
+            bands: Vec::new(),
+            places: Vec::new(),
+        }
+        .draw()
+    };
+    let cpu = points(|row| row.cpu_percent);
+    let memory = points(|row| row.resident_bytes as f64 / f64::from(1 << 20));
+    [
+        chart("Processor time", "cpu", "processor time of one core", cpu, |value| {
+            format!("{value} %")
+        }),
+        chart("Memory", "rss", "resident memory", memory, |value| format!("{value} MiB")),
+    ]
+    .concat()
+}
+
+fn line<'a>(run: &Run, class: &'a str, name: &'a str, value: impl Fn(&Second) -> f64) -> Line<'a> {
+    let points = run.seconds.iter().map(|row| (row.second as f64, value(row))).collect();
+    Line { class, name, points }
+}
+
+fn bands(run: &Run) -> Vec<Band<'static>> {
+    let mut bands = late(run);
+    let outages = run.availability.iter().flat_map(|seen| &seen.outages);
+    bands.extend(outages.take(BANDS_MAX).map(|outage| Band {
+        class: "down",
+        name: format!("down from {} to {}", clock(outage.from_seconds), clock(outage.to_seconds)),
+        from: outage.from_seconds,
+        to: outage.to_seconds,
+    }));
+    bands.extend(run.faults.iter().take(BANDS_MAX).map(|fault| Band {
+        class: "fault",
+        name: format!("{}: {}", clock(fault.at_seconds), fault.name),
+        from: fault.at_seconds,
+        to: fault.at_seconds,
+    }));
+    bands
+}
+
+fn late(run: &Run) -> Vec<Band<'static>> {
+    let tainted: Vec<f64> =
+        run.seconds.iter().filter(|row| row.is_tainted()).map(|row| row.second as f64).collect();
+    tainted
+        .chunk_by(|one, next| next - one <= 1.0)
+        .take(BANDS_MAX)
+        .filter_map(|run| {
+            let (from, to) = (*run.first()?, *run.last()?);
+            let name = format!("the generator was late at {}", clock(from));
+            Some(Band { class: "late", name, from: from - 0.5, to: to + 0.5 })
+        })
+        .collect()
+}
+
+/// Across, how many nines the share has; up, milliseconds.
+fn spectrum_points(times: &Histogram<u64>) -> Vec<(f64, f64)> {
+    let all = times.len() as f64;
+    let mut points = Vec::new();
+    let mut nines = 0.0;
+    // The last point is the one with a single answer beyond.
+    while nines <= NINES_MAX && 10_f64.powf(nines) <= all {
+        let quantile = 1.0 - 10_f64.powf(-nines);
+        points.push((nines, times.value_at_quantile(quantile) as f64 / NS_PER_MS));
+        nines += 0.05;
+    }
+    points
+}
