@@ -26,7 +26,8 @@
 //! | [`execution`] | one run: all of this beside each other |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
 //! | [`run`] | everything that a run brought, as one JSON document |
-//! | [`report`] | the same for people and for other programs |
+//! | [`report`], [`output`] | the same for people and for other programs; the directory of a run |
+//! | [`command`] | the command line |
 //!
 //! # Time
 //! Everything counts in nanoseconds from the start of the run ([`time::Nanos`]). A request is due at
@@ -46,6 +47,7 @@ pub mod calendar;
 pub mod citizens;
 pub mod client;
 pub mod clock;
+pub mod command;
 pub mod crowd;
 pub mod downtime;
 pub mod endpoint;
@@ -60,6 +62,7 @@ pub mod null;
 pub mod numbers;
 pub mod objective;
 pub mod oracle;
+pub mod output;
 pub mod places;
 pub mod poller;
 pub mod probe;

@@ -1,3 +1,7 @@
 //! The binary `eligo-load`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    loadtest::command::run(std::env::args_os())
+}

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::arrivals::Arrivals;
 use crate::calendar::Wall;
 use crate::objective::{Objective, Terms};
 use crate::run::Load;
@@ -54,9 +55,9 @@ pub struct Scenario {
     pub target: Target,
     /// The data.
     pub registry: RegistryFile,
-    /// When requests are due; read by [`crate::arrivals`]. Needed by an open load.
+    /// When requests are due; needed by an open load.
     #[serde(default)]
-    pub arrivals: Option<toml::Table>,
+    pub arrivals: Option<Arrivals>,
     /// Open or closed.
     #[serde(default)]
     pub load: LoadShape,
