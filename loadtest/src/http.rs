@@ -22,12 +22,13 @@ mod connection;
 mod frame;
 mod request;
 mod stream;
+mod tls;
 mod tokens;
 
 use connection::{Complete, Connection, Load, State};
 use request::{Form, Writer};
 use stream::Stream;
-pub use stream::Tls;
+pub use tls::{Tls, TlsError};
 pub use tokens::{TOKEN_BYTES_MAX, TokenUnusable, Tokens};
 
 /// The most connections of one transport.
@@ -137,7 +138,7 @@ impl Http {
         connection.since = now;
         connection.watched = Interest::ReadWrite;
         let added = opened.and_then(|stream| {
-            let key = key(at, connection.generation);
+            let key = connection.key(at);
             self.poller.add(&stream, key, Interest::ReadWrite)?;
             connection.stream = Some(stream);
             Ok(())
@@ -216,7 +217,7 @@ impl Http {
         let Some(stream) = &connection.stream else { return };
         if connection.watched != interest {
             connection.watched = interest;
-            let changed = self.poller.change(stream, key(at, connection.generation), interest);
+            let changed = self.poller.change(stream, connection.key(at), interest);
             if changed.is_err() {
                 self.end_without_answer(at);
             }
@@ -311,8 +312,14 @@ impl Http {
     }
 
     fn read(&mut self, at: u32, buffer: &mut [u8], take: &mut dyn FnMut(Event<'_>)) {
+        let generation = self.connection(at).generation;
         loop {
-            let Some(stream) = &mut self.connection(at).stream else { return };
+            let connection = self.connection(at);
+            if connection.generation != generation {
+                // The last answer was the last one on it.
+                return;
+            }
+            let Some(stream) = &mut connection.stream else { return };
             let is_buffered = stream.is_buffered();
             let read = match stream.read(buffer) {
                 Ok(0) => return self.end(at, take),
@@ -484,11 +491,6 @@ impl Transport for Http {
     fn connections(&self) -> Connections {
         self.counts
     }
-}
-
-/// What the poller calls a connection.
-fn key(at: u32, generation: u32) -> u64 {
-    u64::from(at) | u64::from(generation) << 32
 }
 
 #[cfg(test)]

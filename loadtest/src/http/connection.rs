@@ -103,6 +103,11 @@ impl Connection {
         self.load.take()
     }
 
+    /// What the poller calls it, in its place.
+    pub fn key(&self, at: u32) -> u64 {
+        u64::from(at) | u64::from(self.generation) << 32
+    }
+
     /// Keeps a request that cannot leave yet, or may have to leave once more.
     pub fn keep_output(&mut self, bytes: &[u8], written: usize) {
         self.output.clear();

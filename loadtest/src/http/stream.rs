@@ -7,16 +7,8 @@ use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustls::ClientConnection;
-use rustls_pki_types::ServerName;
 
-/// TLS to a server.
-#[derive(Clone, Debug)]
-pub struct Tls {
-    /// Whom to trust.
-    pub config: Arc<rustls::ClientConfig>,
-    /// Who the server must be.
-    pub name: ServerName<'static>,
-}
+use super::tls::Tls;
 
 /// A connection's bytes.
 #[derive(Debug)]

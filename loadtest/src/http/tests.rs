@@ -314,21 +314,15 @@ fn what_met_the_end_of_an_idle_connection_is_sent_once_more() {
 #[test]
 fn requests_go_over_tls() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let server_config = rustls::ServerConfig::builder_with_provider(provider())
+    let server_config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let tls = Tls::trusting(made.cert.pem().as_bytes(), "localhost").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let thread = std::thread::spawn(move || {
@@ -338,8 +332,6 @@ fn requests_go_over_tls() {
             stream.write_all(GOOD).unwrap();
         }
     });
-    let name = "localhost".try_into().unwrap();
-    let tls = Tls { config: Arc::new(config), name };
     let mut http = transport(address, 1, Some(tls));
     assert_eq!(http.open_ahead(PATIENCE), 1);
     for tag in 0..3 {
