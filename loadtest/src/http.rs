@@ -245,7 +245,11 @@ impl Http {
             None if state == State::Free => {
                 self.free_count -= 1;
                 // A server that closes what it has just accepted is not asked again and again.
-                if idle >= IDLE { self.reopen(at) } else { self.closed.push(at) }
+                if idle >= IDLE {
+                    return self.reopen(at);
+                }
+                self.connection(at).is_reopening = true;
+                self.closed.push(at);
             }
             None => self.closed.push(at),
         }
@@ -440,10 +444,8 @@ impl Transport for Http {
 
     fn send(&mut self, tag: Tag, call: &Call<'_>) {
         let form = self.writer.write(call, &mut self.request);
-        let tags = tag.0 as usize + 1;
-        if self.carriers.len() < tags {
-            self.carriers.resize(tags, u32::MAX);
-        }
+        let tags = self.carriers.len().max(tag.0 as usize + 1);
+        self.carriers.resize(tags, u32::MAX);
         if let Some(at) = self.take_free() {
             self.carriers[tag.0 as usize] = at;
             return self.send_on(at, tag, form);

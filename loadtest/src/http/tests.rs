@@ -286,6 +286,26 @@ fn an_idle_connection_that_the_server_closes_is_opened_again() {
 }
 
 #[test]
+fn a_connection_that_is_closed_after_every_answer_is_opened_when_needed() {
+    let script: Script = |mut stream| {
+        take_request(&mut stream);
+        stream.write_all(GOOD).unwrap();
+    };
+    let server = Server::start(Box::leak(Box::new([script, script])));
+    let mut http = server.transport(1);
+    for tag in 0..2 {
+        assert_eq!(ask(&mut http, tag), Found::Done);
+        while http.connections[0].state != State::Closed {
+            assert!(http.clock.now() < PATIENCE);
+            http.poll(PATIENCE, &mut |_| {});
+        }
+    }
+    let expected = Connections { opened: 2, reopened: 1, ..Connections::default() };
+    assert_eq!(http.connections(), expected);
+    server.thread.join().unwrap();
+}
+
+#[test]
 fn what_met_the_end_of_an_idle_connection_is_sent_once_more() {
     let server = Server::start(&[
         |mut stream| {
