@@ -138,7 +138,7 @@ impl Bench {
     fn open(&self) {
         let ran = self.run_open(Shape::Constant { rate: 80_000.0 }, self.seconds);
         let total = ran.recorder.total();
-        let rate = total.right as f64 / self.seconds as f64;
+        let rate = total.right as f64 / ran.seconds;
         print_figure("open loop of 80,000/s, answered", rate, "req/s", "80000");
         print_figure("  missed", total.unanswered as f64, "requests", "0");
         print_figure("  CPU a request", ran.cpu_us / total.right as f64, "µs", "≤ 9");

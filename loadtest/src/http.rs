@@ -136,7 +136,7 @@ impl Http {
         connection.since = now;
         connection.watched = Interest::ReadWrite;
         let added = opened.and_then(|stream| {
-            let key = key(at, connection.generation);
+            let key = connection.key(at);
             self.poller.add(&stream, key, Interest::ReadWrite)?;
             connection.stream = Some(stream);
             Ok(())
@@ -215,7 +215,7 @@ impl Http {
         let Some(stream) = &connection.stream else { return };
         if connection.watched != interest {
             connection.watched = interest;
-            let changed = self.poller.change(stream, key(at, connection.generation), interest);
+            let changed = self.poller.change(stream, connection.key(at), interest);
             if changed.is_err() {
                 self.end_without_answer(at);
             }
@@ -243,7 +243,11 @@ impl Http {
             None if state == State::Free => {
                 self.free_count -= 1;
                 // A server that closes what it has just accepted is not asked again and again.
-                if idle >= IDLE { self.reopen(at) } else { self.closed.push(at) }
+                if idle >= IDLE {
+                    return self.reopen(at);
+                }
+                self.connection(at).is_reopening = true;
+                self.closed.push(at);
             }
             None => self.closed.push(at),
         }
@@ -310,8 +314,14 @@ impl Http {
     }
 
     fn read(&mut self, at: u32, buffer: &mut [u8], take: &mut dyn FnMut(Event<'_>)) {
+        let generation = self.connection(at).generation;
         loop {
-            let Some(stream) = &mut self.connection(at).stream else { return };
+            let connection = self.connection(at);
+            if connection.generation != generation {
+                // The last answer was the last one on it.
+                return;
+            }
+            let Some(stream) = &mut connection.stream else { return };
             let is_buffered = stream.is_buffered();
             let read = match stream.read(buffer) {
                 Ok(0) => return self.end(at, take),
@@ -432,10 +442,8 @@ impl Transport for Http {
 
     fn send(&mut self, tag: Tag, call: &Call<'_>) {
         let form = self.writer.write(call, &mut self.request);
-        let tags = tag.0 as usize + 1;
-        if self.carriers.len() < tags {
-            self.carriers.resize(tags, u32::MAX);
-        }
+        let tags = self.carriers.len().max(tag.0 as usize + 1);
+        self.carriers.resize(tags, u32::MAX);
         if let Some(at) = self.take_free() {
             self.carriers[tag.0 as usize] = at;
             return self.send_on(at, tag, form);
@@ -483,11 +491,6 @@ impl Transport for Http {
     fn connections(&self) -> Connections {
         self.counts
     }
-}
-
-/// What the poller calls a connection.
-fn key(at: u32, generation: u32) -> u64 {
-    u64::from(at) | u64::from(generation) << 32
 }
 
 #[cfg(test)]

@@ -103,6 +103,11 @@ impl Connection {
         self.load.take()
     }
 
+    /// What the poller calls it, in its place.
+    pub fn key(&self, at: u32) -> u64 {
+        u64::from(at) | u64::from(self.generation) << 32
+    }
+
     /// Keeps a request that cannot leave yet, or may have to leave once more.
     pub fn keep_output(&mut self, bytes: &[u8], written: usize) {
         self.output.clear();
@@ -247,4 +252,60 @@ impl Connection {
 
 fn would_block(error: io::Error) -> io::Result<usize> {
     if error.kind() == ErrorKind::WouldBlock { Ok(0) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Texts that a hostile server might put together.
+    fn any_piece() -> impl Strategy<Value = Vec<u8>> {
+        let parts: [&'static [u8]; 12] = [
+            b"HTTP/1.1 200 OK\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/1.0 200 OK\n",
+            b"Content-Length: 3\r\n",
+            b"Content-Length: 8388608\r\n",
+            b"Transfer-Encoding: chunked\r\n",
+            b"Connection: close\r\n",
+            b"\r\n",
+            b"3\r\nabc\r\n",
+            b"7fffff\r\n",
+            b"0\r\n\r\n",
+            b"abc",
+        ];
+        prop_oneof![
+            8 => proptest::sample::select(parts.to_vec()).prop_map(<[u8]>::to_vec),
+            1 => proptest::collection::vec(any::<u8>(), 0..40),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_an_answer_or_none(pieces in proptest::collection::vec(any_piece(), 0..20)) {
+            let mut connection = Connection::new();
+            for piece in pieces {
+                if let Some(complete) = connection.complete_at_once(&piece) {
+                    prop_assert!(complete.body.0 <= complete.body.1);
+                    prop_assert_eq!(complete.body.1, piece.len());
+                    break;
+                }
+                match connection.add(&piece) {
+                    Err(Broken) => break,
+                    Ok(None) => continue,
+                    Ok(Some(complete)) => {
+                        prop_assert!(complete.body.0 <= complete.body.1);
+                        prop_assert!(complete.body.1 <= connection.input_bytes());
+                        prop_assert!(complete.status >= 200);
+                        break;
+                    }
+                }
+            }
+            if let Some(complete) = connection.complete_by_end() {
+                prop_assert!(complete.body.0 <= complete.body.1);
+            }
+        }
+    }
 }

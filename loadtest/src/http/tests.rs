@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::*;
+use crate::endpoint::Endpoint;
 use crate::request::Request;
 
 const PATIENCE: Nanos = Nanos::from_seconds(80);
@@ -286,6 +287,26 @@ fn an_idle_connection_that_the_server_closes_is_opened_again() {
 }
 
 #[test]
+fn a_connection_that_is_closed_after_every_answer_is_opened_when_needed() {
+    let script: Script = |mut stream| {
+        take_request(&mut stream);
+        stream.write_all(GOOD).unwrap();
+    };
+    let server = Server::start(Box::leak(Box::new([script, script])));
+    let mut http = server.transport(1);
+    for tag in 0..2 {
+        assert_eq!(ask(&mut http, tag), Found::Done);
+        while http.connections[0].state != State::Closed {
+            assert!(http.clock.now() < PATIENCE);
+            http.poll(PATIENCE, &mut |_| {});
+        }
+    }
+    let expected = Connections { opened: 2, reopened: 1, ..Connections::default() };
+    assert_eq!(http.connections(), expected);
+    server.thread.join().unwrap();
+}
+
+#[test]
 fn what_met_the_end_of_an_idle_connection_is_sent_once_more() {
     let server = Server::start(&[
         |mut stream| {
@@ -314,23 +335,21 @@ fn what_met_the_end_of_an_idle_connection_is_sent_once_more() {
 #[test]
 fn requests_go_over_tls() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let server_config = rustls::ServerConfig::builder_with_provider(provider())
+    let server_config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let mut authority = tempfile::NamedTempFile::new().unwrap();
+    authority.write_all(made.cert.pem().as_bytes()).unwrap();
+    let url = format!("https://localhost:{}", address.port());
+    let (name, config) = Endpoint::parse(&url, Some(authority.path())).unwrap().tls().unwrap();
+    let tls = Tls { config, name };
     let thread = std::thread::spawn(move || {
         let session = rustls::ServerConnection::new(Arc::new(server_config)).unwrap();
         let mut stream = rustls::StreamOwned::new(session, listener.accept().unwrap().0);
@@ -338,8 +357,6 @@ fn requests_go_over_tls() {
             stream.write_all(GOOD).unwrap();
         }
     });
-    let name = "localhost".try_into().unwrap();
-    let tls = Tls { config: Arc::new(config), name };
     let mut http = transport(address, 1, Some(tls));
     assert_eq!(http.open_ahead(PATIENCE), 1);
     for tag in 0..3 {
