@@ -165,48 +165,56 @@ impl<'r> Citizens<'r> {
         };
         self.release(asked);
         if let Decision::Benefit(candidate) = decision {
-            let keys = (key(asked, &candidate, first), key(asked, &candidate, last));
-            self.granted(asked, carrier, &candidate, answer.transaction, keys, now);
+            let keys = [key(asked, &candidate, first), key(asked, &candidate, last)];
+            let place = self.occupy(asked, keys);
+            if asked.records {
+                self.note_recorded(asked, answer.transaction, Fate::Must);
+            } else {
+                let open = self.opened(asked, carrier, &candidate, answer.transaction);
+                self.wait_to_settle(Open { place, ..open }, now);
+            }
         }
         Outcome::Right
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn granted(
-        &mut self,
+    /// Counts a use that was granted in one of two periods, which are mostly the same; the place that
+    /// it takes for sure.
+    fn occupy(&mut self, asked: &Asked, keys: [Option<PlaceKey>; 2]) -> Option<PlaceKey> {
+        let [first, last] = keys;
+        if first != last {
+            // Midnight is near, and nobody knows in which period the use counts.
+            keys.into_iter().flatten().for_each(|key| self.places.change(key, Uses::suspect));
+            return None;
+        }
+        let change = if asked.records { Uses::spend } else { Uses::hold };
+        self.places.change(first?, change);
+        first
+    }
+
+    fn opened(
+        &self,
         asked: &Asked,
         carrier: Carrier,
         candidate: &Candidate,
         transaction: u64,
-        keys: (Option<PlaceKey>, Option<PlaceKey>),
-        now: Nanos,
-    ) {
-        // Where midnight is near, nobody knows in which period the use counts.
-        let place = if keys.0 == keys.1 { keys.0 } else { None };
-        for key in [keys.0, keys.1].into_iter().flatten().filter(|_| place.is_none()) {
-            self.places.change(key, Uses::suspect);
-        }
-        if let Some(key) = place {
-            self.places.change(key, if asked.records { Uses::spend } else { Uses::hold });
-        }
-        if asked.records {
-            return self.note_recorded(asked, transaction, Fate::Must);
-        }
+    ) -> Open {
         let question = &asked.question;
-        let service = self.registry.directory.service(question.service).unwrap_or_default();
-        let citizens = &self.habits.citizens;
-        let span = citizens.think_seconds_max - citizens.think_seconds_min;
-        let think = citizens.think_seconds_min + span * self.numbers.fraction();
-        let open = Open {
+        Open {
             transaction,
-            place,
+            place: None,
             holder: question.person.holder().unwrap_or_default(),
             organization: question.organization,
             category: candidate.category,
-            service,
+            service: self.registry.directory.service(question.service).unwrap_or_default(),
             carrier,
             is_retried: false,
-        };
+        }
+    }
+
+    fn wait_to_settle(&mut self, open: Open, now: Nanos) {
+        let citizens = &self.habits.citizens;
+        let span = citizens.think_seconds_max - citizens.think_seconds_min;
+        let think = citizens.think_seconds_min + span * self.numbers.fraction();
         self.open.push(open, now + Nanos((think * 1e9) as u64));
     }
 
