@@ -17,9 +17,13 @@
 //! | [`endpoint`], [`client`] | one blocking HTTP client for everything that is not load |
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
+//! | [`faults`], [`target`] | what is done to the server on purpose; the server's own figures |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
+//! | [`binomial`], [`burn`] | exact bounds of a share; how fast an error budget is used up |
+//! | [`openslo`] | objectives from OpenSLO, and the alert rules that watch the same limits |
 //! | [`run`] | everything that a run brought, as one JSON document |
-//! | [`report`] | the same for people and for other programs |
+//! | [`report`], [`live`] | the same for people and for other programs, after the run and during it |
+//! | [`merge`], [`compare`], [`peak`] | several runs: parts of one, one against another, ever faster ones |
 //!
 //! # Time
 //! Everything counts in nanoseconds from the start of the run ([`time::Nanos`]). A request is due at
