@@ -136,7 +136,8 @@ fn command_line() -> Command {
         .subcommand(
             Command::new("rules")
                 .about("Prints Prometheus' burn-rate rules for the objectives")
-                .arg(openslo),
+                .arg(openslo)
+                .arg(Arg::new("job").long("job").help("the server's name in Prometheus").default_value("eligo")),
         )
 }
 
@@ -232,7 +233,8 @@ fn rules(matches: &ArgMatches) -> Result<u8, Failure> {
         Some(file) => openslo::read(&fs::read_to_string(file)?)?,
         None => crate::objective::contract(4),
     };
-    print!("{}", openslo::rules(&objectives));
+    let job = matches.get_one::<String>("job").map_or("eligo", String::as_str);
+    print!("{}", openslo::rules(&objectives, job));
     Ok(0)
 }
 

@@ -123,12 +123,12 @@ impl Availability {
 
     /// The minutes of unplanned downtime.
     pub fn downtime_minutes(&self) -> f64 {
-        self.outages.iter().map(Outage::downtime_seconds).sum::<f64>() / 60.0
+        self.outages.iter().fold(0.0, |sum, outage| sum + outage.downtime_seconds()) / 60.0
     }
 
     /// The minutes of planned downtime.
     pub fn planned_minutes(&self) -> f64 {
-        self.outages.iter().map(|outage| outage.planned_seconds).sum::<f64>() / 60.0
+        self.outages.iter().fold(0.0, |sum, outage| sum + outage.planned_seconds) / 60.0
     }
 }
 
@@ -156,7 +156,8 @@ fn outage(from: f64, to: f64, planned: &[Planned]) -> Outage {
         let (from, to) = (window.from_seconds.max(from), window.to_seconds.min(to));
         (from < to).then_some((from, to))
     });
-    let planned_seconds = union(excluded.collect()).iter().map(|(from, to)| to - from).sum();
+    let excluded = union(excluded.collect());
+    let planned_seconds = excluded.iter().fold(0.0, |sum, (from, to)| sum + (to - from));
     Outage { from_seconds: from, to_seconds: to, planned_seconds }
 }
 

@@ -102,7 +102,15 @@ fn trust(authority: &Path) -> Result<Arc<ClientConfig>, ClientError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
     use super::*;
+    use crate::client::Client;
 
     #[test]
     fn urls_name_a_host_and_a_port() {
@@ -115,5 +123,49 @@ mod tests {
             assert!(matches!(parse(url), Err(ClientError::Url)), "{url}");
         }
         assert!(matches!(parse("https://127.0.0.1:1"), Err(ClientError::Authority)));
+    }
+
+    /// A server with a fresh certificate for 127.0.0.1, for one exchange, and the certificate.
+    fn secured() -> (SocketAddr, String) {
+        let key = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+        let chain = vec![key.cert.der().clone()];
+        let secret = PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, secret)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (tcp, _) = listener.accept().unwrap();
+            let connection = ServerConnection::new(Arc::new(config)).unwrap();
+            let mut stream = StreamOwned::new(connection, tcp);
+            // A client that does not trust it leaves.
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+            let _ = stream.flush();
+        });
+        (address, key.cert.pem())
+    }
+
+    fn status(address: SocketAddr, authority: &str) -> Result<u16, ClientError> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("authority.pem");
+        std::fs::write(&file, authority).unwrap();
+        let endpoint = Endpoint::parse(&format!("https://{address}"), Some(&file))?;
+        let mut client = Client::connect(&endpoint, Duration::from_secs(30))?;
+        Ok(client.get("/", &[])?.status)
+    }
+
+    #[test]
+    fn only_the_named_authority_is_trusted() {
+        let (address, authority) = secured();
+        assert_eq!(status(address, &authority).unwrap(), 200);
+        let (address, _) = secured();
+        assert!(status(address, &authority).is_err());
+        assert!(matches!(status(address, ""), Err(ClientError::AuthorityFile)));
     }
 }

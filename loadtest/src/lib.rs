@@ -24,9 +24,13 @@
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
 //! | [`execution`] | one run: all of this beside each other |
+//! | [`faults`], [`target`] | what is done to the server on purpose; the server's own figures |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
+//! | [`binomial`], [`burn`] | exact bounds of a share; how fast an error budget is used up |
+//! | [`openslo`] | objectives from OpenSLO, and the alert rules that watch the same limits |
 //! | [`run`] | everything that a run brought, as one JSON document |
-//! | [`report`], [`output`] | the same for people and for other programs; the directory of a run |
+//! | [`report`], [`output`], [`live`] | the same for people and for other programs; the directory of a run; what is seen meanwhile |
+//! | [`merge`], [`compare`], [`peak`] | several runs: parts of one, one against another, ever faster ones |
 //! | [`command`] | the command line |
 //!
 //! # Time
@@ -48,6 +52,7 @@ pub mod citizens;
 pub mod client;
 pub mod clock;
 pub mod command;
+pub mod compare;
 pub mod crowd;
 pub mod downtime;
 pub mod endpoint;
@@ -57,12 +62,16 @@ mod flights;
 pub mod generator;
 pub mod histogram;
 pub mod http;
+pub mod live;
 pub mod machine;
+pub mod merge;
 pub mod null;
 pub mod numbers;
 pub mod objective;
+pub mod openslo;
 pub mod oracle;
 pub mod output;
+pub mod peak;
 pub mod places;
 pub mod poller;
 pub mod probe;

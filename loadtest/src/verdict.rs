@@ -299,7 +299,7 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
     };
     let used = if minutes_max > 0.0 { minutes / minutes_max * 100.0 } else { 0.0 };
     let measured = format!(
-        "{} min, {} of the month's, at {rate:.1} ×",
+        "{} min, {} of the budget, at {rate:.1}\u{a0}×",
         trimmed(minutes, 2),
         percent_text(used)
     );

@@ -33,7 +33,7 @@ pub fn print(run: &Run, verdict: &Verdict) -> String {
         ),
         section(
             "Percentiles",
-            "How long the slowest share took, from 90 % to the last answer. The gap between the lines is waiting before the request could be sent.",
+            "How long the slower part of the answers took, down to the last one. The gap between the lines is waiting before the request could be sent.",
             &charts::spectrum(run),
         ),
         tallies(run),
@@ -72,9 +72,14 @@ fn header(run: &Run, verdict: &Verdict) -> String {
     if open > 0 {
         text.push_str(&format!(", {open} without enough data"));
     }
-    let notes: String = verdict
-        .notes
+    let named = deciding().filter(|judged| judged.outcome == verdict.outcome && missed + open > 0);
+    let named: Vec<String> = named
+        .map(|judged| format!("{}: {}", judged.name, judged.measured))
+        .take(HEADLINES_MAX)
+        .collect();
+    let notes: String = named
         .iter()
+        .chain(&verdict.notes)
         .map(|note| format!("<p class=\"note\">{}</p>", escaped(note)))
         .collect();
     let load = match run.load {
@@ -103,7 +108,7 @@ fn tiles(run: &Run, verdict: &Verdict) -> String {
     let missed = all.unanswered + all.refused;
     let mut tiles = vec![
         tile("due", "requests due", all.due(), &grouped(all.due())),
-        tile("rate", "requests a second", format!("{rate:.3}"), &grouped(rate.round() as u64)),
+        tile("rate", "per second", format!("{rate:.3}"), &grouped(rate.round() as u64)),
     ];
     for (name, at) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
         let value = percentile(&run.times.response, at);
@@ -114,7 +119,7 @@ fn tiles(run: &Run, verdict: &Verdict) -> String {
     tiles.push(tile("max", "longest", max, &nanos(max)));
     tiles.push(tile("slow", "over 3 s", all.slow, &grouped(all.slow)));
     tiles.push(tile("missed", "not answered", missed, &grouped(missed)));
-    tiles.push(tile("wrong", "answered wrongly", all.wrong, &grouped(all.wrong)));
+    tiles.push(tile("wrong", "wrong answers", all.wrong, &grouped(all.wrong)));
     if let Some(seen) = &run.availability {
         let seconds = seen.downtime_minutes() * 60.0;
         tiles.push(tile("downtime", "downtime", format!("{seconds:.3}"), &time(seconds * 1e3)));
@@ -361,6 +366,8 @@ fn grouped(count: u64) -> String {
 }
 
 const ROWS_MAX: usize = 200;
+/// Objectives that are named beside the verdict.
+const HEADLINES_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {

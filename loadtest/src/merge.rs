@@ -1,0 +1,148 @@
+//! One run of several generator processes from theirs.
+//!
+//! Counts and distributions are added. The percentiles of a second cannot be, so the second has those
+//! of the slowest part, which is never too good. All parts must be of one scenario and its terms.
+
+use hdrhistogram::AdditionError;
+
+use crate::run::{Audited, Run};
+use crate::transport::Connections;
+
+/// Wrong answers that are kept.
+const WRONG_ANSWERS_MAX: usize = 100;
+
+/// Why runs do not merge.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum MergeError {
+    /// They are not parts of one run.
+    #[error("the runs differ in their scenario, load, format or terms")]
+    Different,
+    /// There is none.
+    #[error("there is no run")]
+    Nothing,
+    /// A time is longer than any that is recorded.
+    #[error("a run holds times out of range")]
+    Range,
+}
+
+/// Merges runs that were made at the same time.
+pub fn merge(runs: Vec<Run>) -> Result<Run, MergeError> {
+    let mut runs = runs.into_iter();
+    let mut merged = runs.next().ok_or(MergeError::Nothing)?;
+    for run in runs {
+        add(&mut merged, run)?;
+    }
+    Ok(merged)
+}
+
+fn add(merged: &mut Run, run: Run) -> Result<(), MergeError> {
+    let alike = merged.format == run.format
+        && merged.scenario == run.scenario
+        && merged.load == run.load
+        && merged.terms == run.terms;
+    if !alike {
+        return Err(MergeError::Different);
+    }
+    let range = |_: AdditionError| MergeError::Range;
+    merged.duration_seconds = merged.duration_seconds.max(run.duration_seconds);
+    if run.begun < merged.begun {
+        merged.begun = run.begun.clone();
+    }
+    for tallied in &run.tallies {
+        let same = |known: &&mut crate::run::Tallied| {
+            known.kind == tallied.kind && known.carrier == tallied.carrier
+        };
+        match merged.tallies.iter_mut().find(same) {
+            Some(known) => known.tally.add(&tallied.tally),
+            None => merged.tallies.push(*tallied),
+        }
+    }
+    merged.tallies.sort_by_key(|tallied| (tallied.kind, tallied.carrier));
+    merged.times.add(&run.times).map_err(range)?;
+    for kind in &run.kinds {
+        match merged.kinds.iter_mut().find(|known| known.kind == kind.kind) {
+            Some(known) => known.response.add(&kind.response).map_err(range)?,
+            None => merged.kinds.push(kind.clone()),
+        }
+    }
+    merged.kinds.sort_by_key(|kind| kind.kind);
+    for second in &run.seconds {
+        match merged.seconds.iter_mut().find(|known| known.second == second.second) {
+            Some(known) => known.add(second),
+            None => merged.seconds.push(second.clone()),
+        }
+    }
+    merged.seconds.sort_by_key(|second| second.second);
+    merged.wrong_answers.extend(run.wrong_answers.iter().cloned());
+    merged.wrong_answers.truncate(WRONG_ANSWERS_MAX);
+    add_surroundings(merged, run);
+    Ok(())
+}
+
+fn add_surroundings(merged: &mut Run, run: Run) {
+    let (one, other) = (merged.connections, run.connections);
+    merged.connections = Connections {
+        opened: one.opened + other.opened,
+        reopened: one.reopened + other.reopened,
+        broken: one.broken + other.broken,
+        refused: one.refused + other.refused,
+    };
+    merged.availability = match (merged.availability.take(), run.availability) {
+        (Some(one), Some(other)) => Some(one.joined(&other)),
+        (one, other) => one.or(other),
+    };
+    merged.audit = match (merged.audit, run.audit) {
+        (Some(one), Some(other)) => Some(Audited {
+            acknowledged: one.acknowledged + other.acknowledged,
+            lost: one.lost + other.lost,
+            doubled: one.doubled + other.doubled,
+            phantom: one.phantom + other.phantom,
+        }),
+        (one, other) => one.or(other),
+    };
+    merged.faults.extend(run.faults);
+    merged.faults.sort_by(|one, other| one.at_seconds.total_cmp(&other.at_seconds));
+    merged.target = merged.target.take().or(run.target);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use crate::tally::{Carrier, Kind};
+
+    #[test]
+    fn counts_are_added_and_seconds_take_the_slowest() {
+        let mut other = fixture::run(1_000, 100);
+        other.tallies[0].carrier = Carrier::Social;
+        other.seconds[3].response_p99 = 77_000_000;
+        other.seconds.push(crate::second::Second { second: 10, due: 4, ..Default::default() });
+        other.audit = Some(Audited { acknowledged: 3, lost: 1, ..Audited::default() });
+        let merged = merge(vec![fixture::run(2_000, 0), other, fixture::run(500, 0)]).unwrap();
+        let dues: Vec<u64> = merged.tallies.iter().map(|tallied| tallied.tally.due()).collect();
+        assert_eq!(dues, [2_500, 1_100]);
+        assert_eq!(merged.times.response.len(), 3_500);
+        assert_eq!((merged.kinds.len(), merged.kinds[0].kind), (1, Kind::Check));
+        assert_eq!(merged.seconds.len(), 11);
+        assert_eq!((merged.seconds[3].due, merged.seconds[3].response_p99), (360, 77_000_000));
+        assert_eq!(merged.availability.unwrap().probes, 6);
+        assert_eq!(merged.audit.unwrap().lost, 1);
+    }
+
+    #[test]
+    fn only_parts_of_one_run_merge() {
+        assert_eq!(merge(Vec::new()).unwrap_err(), MergeError::Nothing);
+        let mut other = fixture::run(1, 0);
+        other.scenario = "another".into();
+        assert_eq!(merge(vec![fixture::run(1, 0), other]).unwrap_err(), MergeError::Different);
+    }
+
+    #[test]
+    fn a_merged_run_survives_its_document() {
+        let merged = merge(vec![fixture::run(1_000, 10), fixture::run(1_000, 10)]).unwrap();
+        let text = serde_json::to_string(&merged).unwrap();
+        let read: Run = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.times.response, merged.times.response);
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+    }
+}

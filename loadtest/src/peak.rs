@@ -1,0 +1,284 @@
+//! The highest rate at which all objectives hold.
+//!
+//! The rate is doubled until something is missed, then halved into the gap between the highest rate
+//! that held and the lowest that did not. What was found is run once more: a server near its limit
+//! holds by luck, and then the search goes on below. A step without a verdict counts as one that did
+//! not hold, and says so: the generator may be the limit. Where a rate held above one that did not,
+//! the peak is below the lowest that did not, since load passes every rate on its way up.
+
+use crate::binomial;
+use crate::histogram::percentile;
+use crate::objective::{Limit, Terms, contract, strict};
+use crate::run::Run;
+use crate::tally::Tally;
+use crate::verdict::{Outcome, judge, time};
+
+/// Values wanted beyond a percentile: more than the ten that are needed, as arrivals vary.
+const BEYOND: f64 = 15.0;
+/// How often a peak is confirmed.
+const CONFIRMATIONS_MAX: u32 = 3;
+const NS_PER_MS: f64 = 1e6;
+
+/// How to search.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Search {
+    /// The first rate, a second.
+    pub first: f64,
+    /// No rate below.
+    pub least: f64,
+    /// No rate above.
+    pub most: f64,
+    /// How near the peak must be known, percent.
+    pub precision_percent: f64,
+    /// The most steps.
+    pub steps_max: u32,
+}
+
+/// A rate that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Requests a second.
+    pub rate: f64,
+    /// The verdict.
+    pub outcome: Outcome,
+    /// Response times, nanoseconds.
+    pub p50: Option<u64>,
+    /// 99th percentile.
+    pub p99: Option<u64>,
+    /// 99.9th percentile.
+    pub p999: Option<u64>,
+    /// Not answered or after more than 3 s, percent.
+    pub missed_percent: f64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Peak {
+    /// The highest rate that held with none below it that did not.
+    pub rate: Option<f64>,
+    /// The lowest rate that did not hold; none where the highest allowed one held.
+    pub missed_at: Option<f64>,
+    /// Whether it held twice.
+    pub is_confirmed: bool,
+    /// All steps as they were made.
+    pub steps: Vec<Step>,
+}
+
+/// Searches; `step` makes a run at a rate.
+pub fn find<E>(search: &Search, mut step: impl FnMut(f64) -> Result<Run, E>) -> Result<Peak, E> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut confirmations = 0;
+    let mut rate = search.first.clamp(search.least, search.most);
+    while steps.len() < search.steps_max as usize {
+        steps.push(Step::of(rate, &step(rate)?));
+        rate = match next(search, &steps) {
+            Some(next) => next,
+            None => match highest(&steps) {
+                Some(held) if !is_confirmed(&steps, held) && confirmations < CONFIRMATIONS_MAX => {
+                    confirmations += 1;
+                    held
+                }
+                _ => break,
+            },
+        };
+    }
+    let rate = highest(&steps);
+    Ok(Peak {
+        rate,
+        missed_at: lowest_missed(&steps),
+        is_confirmed: rate.is_some_and(|rate| is_confirmed(&steps, rate)),
+        steps,
+    })
+}
+
+/// How long a step at a rate must be for every limit of its terms to be judged, seconds.
+pub fn seconds_needed(rate: f64, terms: &Terms) -> f64 {
+    let strict = if terms.strict { strict() } else { Vec::new() };
+    let contract = contract(terms.month_of_service);
+    let limits = contract.iter().chain(&strict).chain(&terms.objectives);
+    let requests = limits.map(|objective| match objective.limit {
+        Limit::Budget { percent_max, used_percent_max, confidence_percent, .. } => {
+            needed(percent_max * used_percent_max / 1e4, confidence_percent)
+        }
+        Limit::Census { percent_max, .. } => needed(percent_max / 100.0, 95.0),
+        Limit::Percentile { percentile, .. } => BEYOND / (1.0 - percentile / 100.0),
+        Limit::Share { percent_max, confidence_percent, .. } => {
+            needed(percent_max / 100.0, confidence_percent)
+        }
+        Limit::BurnRate { .. } | Limit::Downtime { .. } | Limit::Never(_) => 0.0,
+    });
+    requests.fold(0.0, f64::max) / rate
+}
+
+/// The curve for a terminal, by rate.
+pub fn table(peak: &Peak) -> String {
+    let mut text = format!(
+        "{:>10}{:>12}{:>12}{:>12}{:>10}  outcome\n",
+        "rate/s", "p50", "p99", "p99.9", "missed"
+    );
+    let mut steps: Vec<&Step> = peak.steps.iter().collect();
+    steps.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    let shown = |value: Option<u64>| value.map_or("-".into(), |ns| time(ns as f64 / NS_PER_MS));
+    for step in steps {
+        text.push_str(&format!(
+            "{:>10.0}{:>12}{:>12}{:>12}{:>9.3}%  {}\n",
+            step.rate,
+            shown(step.p50),
+            shown(step.p99),
+            shown(step.p999),
+            step.missed_percent,
+            step.outcome.text(),
+        ));
+    }
+    text.push_str(&match (peak.rate, peak.missed_at) {
+        (Some(rate), None) => format!("peak: at least {rate:.0}/s, the highest rate tried\n"),
+        (Some(rate), Some(missed)) => {
+            let how = if peak.is_confirmed { "held twice" } else { "held once" };
+            format!("peak: {rate:.0}/s ({how}); not held at {missed:.0}/s\n")
+        }
+        (None, _) => "peak: no rate held\n".into(),
+    });
+    text
+}
+
+impl Step {
+    fn of(rate: f64, run: &Run) -> Step {
+        let mut all = Tally::default();
+        for tallied in &run.tallies {
+            all.add(&tallied.tally);
+        }
+        let times = &run.times.response;
+        Step {
+            rate,
+            outcome: judge(run).outcome,
+            p50: percentile(times, 50.0),
+            p99: percentile(times, 99.0),
+            p999: percentile(times, 99.9),
+            missed_percent: all.slow_or_unanswered() as f64 / all.due().max(1) as f64 * 100.0,
+        }
+    }
+}
+
+/// The next rate to try; none when the peak is known as nearly as it must be.
+fn next(search: &Search, steps: &[Step]) -> Option<f64> {
+    match (highest(steps), lowest_missed(steps)) {
+        (Some(held), None) => (held < search.most).then(|| (held * 2.0).min(search.most)),
+        (None, Some(missed)) => (missed > search.least).then(|| (missed / 2.0).max(search.least)),
+        (Some(held), Some(missed)) => {
+            let near = (missed - held) / held * 100.0 <= search.precision_percent;
+            (!near).then(|| f64::midpoint(held, missed))
+        }
+        (None, None) => None,
+    }
+}
+
+fn lowest_missed(steps: &[Step]) -> Option<f64> {
+    let missed = steps.iter().filter(|step| step.outcome != Outcome::Pass);
+    missed.map(|step| step.rate).reduce(f64::min)
+}
+
+/// The highest rate that held, below all that did not.
+fn highest(steps: &[Step]) -> Option<f64> {
+    let limit = lowest_missed(steps).unwrap_or(f64::INFINITY);
+    let held = steps.iter().filter(|step| step.outcome == Outcome::Pass && step.rate < limit);
+    held.map(|step| step.rate).reduce(f64::max)
+}
+
+fn is_confirmed(steps: &[Step], rate: f64) -> bool {
+    steps.iter().filter(|step| step.rate == rate).count() > 1
+}
+
+fn needed(limit: f64, confidence_percent: f64) -> f64 {
+    // Twice what no failure at all would need, so that some may occur.
+    2.0 * binomial::trials_needed(limit, confidence_percent / 100.0) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::fixture;
+    use crate::objective::Objective;
+
+    const SEARCH: Search = Search {
+        first: 1_000.0,
+        least: 10.0,
+        most: 1_000_000.0,
+        precision_percent: 5.0,
+        steps_max: 40,
+    };
+
+    fn search(holds: impl Fn(f64, u32) -> bool) -> Peak {
+        let mut count = 0;
+        let found = find(&SEARCH, |rate| {
+            count += 1;
+            let missed = if holds(rate, count) { 0 } else { 1_000 };
+            Ok::<_, Infallible>(fixture::run(10_000 - missed, missed))
+        });
+        let Ok(peak) = found;
+        peak
+    }
+
+    #[test]
+    fn a_server_with_a_limit_is_found_from_both_sides() {
+        for limit in [37.0, 999.0, 1_000.0, 23_456.0, 700_000.0] {
+            let peak = search(|rate, _| rate <= limit);
+            let rate = peak.rate.unwrap();
+            assert!(rate <= limit && rate >= limit / 1.05, "{limit}: {rate}");
+            assert!(peak.is_confirmed && peak.steps.len() <= 25, "{}", peak.steps.len());
+        }
+    }
+
+    #[test]
+    fn no_rate_and_every_rate_are_answers() {
+        let none = search(|_, _| false);
+        assert_eq!((none.rate, none.missed_at), (None, Some(10.0)));
+        let all = search(|_, _| true);
+        assert_eq!((all.rate, all.missed_at), (Some(1_000_000.0), None));
+        assert!(table(&all).contains("at least 1000000/s"));
+    }
+
+    #[test]
+    fn a_peak_that_held_by_luck_is_left() {
+        // At 8,000 and below it always holds; up to 12,000 only the first time.
+        let seen = std::cell::RefCell::new(Vec::new());
+        let peak = search(|rate, _| {
+            let again = seen.borrow().contains(&rate.to_bits());
+            seen.borrow_mut().push(rate.to_bits());
+            rate <= 8_000.0 || (rate <= 12_000.0 && !again)
+        });
+        let rate = peak.rate.unwrap();
+        assert!(peak.missed_at.unwrap() <= 12_000.0 && rate < 12_000.0, "{rate}");
+        // The lowest miss bounds it.
+        assert!(peak.steps.iter().all(|step| step.outcome == Outcome::Pass || step.rate > rate));
+    }
+
+    #[test]
+    fn a_gap_below_a_rate_that_held_bounds_the_peak() {
+        let peak = search(|rate, _| rate < 60_000.0 && !(3_000.0..4_500.0).contains(&rate));
+        let rate = peak.rate.unwrap();
+        assert!(rate < 3_000.0, "{rate}");
+    }
+
+    #[test]
+    fn steps_are_limited() {
+        let mut count = 0;
+        let narrow = Search { precision_percent: 0.0, steps_max: 7, ..SEARCH };
+        let found = find(&narrow, |rate| {
+            count += 1;
+            Ok::<_, Infallible>(fixture::run(if rate < 1_234.5 { 10_000 } else { 0 }, 0))
+        });
+        let Ok(peak) = found;
+        assert_eq!((count, peak.steps.len()), (7, 7));
+    }
+
+    #[test]
+    fn a_step_is_long_enough_for_its_limits() {
+        let mut terms = Terms::default();
+        assert_eq!(seconds_needed(198.0, &terms), 1.0);
+        let limit = Limit::Percentile { percentile: 99.9, ms_max: 1.0 };
+        terms.objectives = vec![Objective::new("x", limit)];
+        assert!((seconds_needed(1_000.0, &terms) - 15.0).abs() < 1e-6);
+    }
+}
