@@ -4,7 +4,8 @@
 //! before its body was looked at reads it all the same, within the same bounds, and forgets it.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,10 +29,8 @@ pub async fn read(
     if declared.is_some_and(|length| length > bytes_max) {
         return Err(ApiError::TooLarge);
     }
-    match tokio::time::timeout(patience, gather(payload, bytes_max)).await {
-        Ok(body) => body,
-        Err(_elapsed) => Err(ApiError::RequestTimeout),
-    }
+    let body = in_time(gather(payload, bytes_max), patience).await;
+    body.unwrap_or(Err(ApiError::RequestTimeout))
 }
 
 /// Reads what is left of a body, so that the connection stays usable; returns false where that would
@@ -74,6 +73,28 @@ impl MessageBody for LastWords {
     ) -> Poll<Option<Result<Bytes, Infallible>>> {
         let words = std::mem::take(&mut self.get_mut().words);
         Poll::Ready((!words.is_empty()).then_some(Ok(words)))
+    }
+}
+
+/// What `future` brings within `patience`.
+///
+/// The body of nearly every call arrives with its head and is handed over before the second poll;
+/// until then no timer is set.
+async fn in_time<T>(future: impl Future<Output = T>, patience: Duration) -> Option<T> {
+    let mut future = pin!(future);
+    let mut is_second = false;
+    let early = poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if is_second => Poll::Ready(None),
+        Poll::Pending => {
+            is_second = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    });
+    match early.await {
+        Some(output) => Some(output),
+        None => tokio::time::timeout(patience, future).await.ok(),
     }
 }
 
