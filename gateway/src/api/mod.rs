@@ -19,11 +19,12 @@ use engine::directory::{Directory, Organization};
 use engine::ids::OrganizationId;
 use engine::registry::Registry;
 
+use crate::body::{self, Unread};
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
 use crate::metrics::{Call, Outcome};
 use crate::tokens::{Access, Scopes, Tokens};
-use crate::{body, connect, peer};
+use crate::{connect, peer};
 
 pub mod batch;
 pub mod check;
@@ -96,29 +97,13 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     };
     let is_read = !matches!(call, Call::Discovery | Call::PublicKeys);
     if !is_read || matches!(answer.outcome, Outcome::Error(_)) {
-        answer = forget_body(gateway, request, payload, answer).await;
+        let limits = &gateway.limits;
+        let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
+        let unread = Unread { headers: request.headers(), payload, bytes_max, patience };
+        answer.response = unread.forget(answer.response).await;
     }
     gateway.metrics.answered(call, answer.outcome, started.elapsed());
     answer.response
-}
-
-/// Reads what is left of a small body that no method has read, so that the client can go on with the
-/// connection; otherwise the answer is the last one on it.
-async fn forget_body(
-    gateway: &Gateway,
-    request: &HttpRequest,
-    mut payload: Payload,
-    answer: Answer,
-) -> Answer {
-    let limits = &gateway.limits;
-    let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
-    let spent =
-        matches!(answer.outcome, Outcome::Error(ApiError::RequestTimeout | ApiError::TooLarge));
-    if !spent && body::drain(request.headers(), &mut payload, bytes_max, patience).await {
-        return answer;
-    }
-    let Answer { outcome, response } = answer;
-    Answer { outcome, response: response.map_body(|_, words| body::last(words, payload)) }
 }
 
 fn allowed_method(call: Call) -> Option<Method> {
