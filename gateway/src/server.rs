@@ -23,6 +23,7 @@ use crate::connect;
 use crate::gateway::{Documents, Gateway, HISTORY_CALLS_MAX};
 use crate::metrics::Metrics;
 use crate::node::{self, Node, NodeError, RegistryError};
+use crate::rate::RateLimits;
 use crate::settings::{Limits, Settings, SettingsError};
 use crate::tls;
 use crate::tokens::{TokenError, TokenSettings, Tokens};
@@ -166,6 +167,7 @@ fn gateway(
         proxies: settings.trusted_proxies.clone(),
         dialect: settings.dialect,
         limits: settings.limits,
+        rate_limits: settings.rate.map(RateLimits::new),
         metrics: Metrics::new()?,
         history_calls: Semaphore::new(HISTORY_CALLS_MAX),
         documents,

@@ -53,6 +53,10 @@ pub async fn answer(
         Some(_) => return Err(ApiError::BadFormat),
     };
     let requests = read_checks(fields::required(given.checks)?, &reader)?;
+    if let Some(limits) = &gateway.rate_limits {
+        // The call itself was the first.
+        limits.charge(caller.id, requests.len().saturating_sub(1), gateway.clock.now());
+    }
     let answers = match reader.api_type {
         ApiType::One | ApiType::Two => opened(gateway, caller, &requests, deadline).await,
         ApiType::Three => recorded(gateway, caller, &requests, deadline).await,

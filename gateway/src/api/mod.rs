@@ -1,7 +1,7 @@
 //! The calls of the web service: one dispatch function, one file a method.
 //!
 //! A call goes through the same stages everywhere: token (401/120), address (403/122), rights
-//! (403/121), body (413, 408), then the method itself.
+//! (403/121), rate (429/130), body (413, 408), then the method itself.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -153,6 +153,9 @@ async fn method(
         now: gateway.clock.now(),
     };
     let access = admit(&gateway.tokens, registry.directory(), &knock)?;
+    if gateway.rate_limits.as_ref().is_some_and(|limits| !limits.take(access.id, knock.now)) {
+        return Err(ApiError::TooMany);
+    }
     let caller = Caller { id: access.id, organization: access.organization, registry: &registry };
     let limits = &gateway.limits;
     let bytes_max =

@@ -17,6 +17,7 @@ use engine::limits;
 use ipnet::IpNet;
 
 use crate::peer::TrustedProxies;
+use crate::rate::Rate;
 use crate::settings::source::Values;
 
 pub mod source;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub dialect: Dialect,
     /// The limits of connections and bodies.
     pub limits: Limits,
+    /// How many calls an organization may make; without it, as many as it likes.
+    pub rate: Option<Rate>,
     /// How the engine is sized.
     pub engine: engine::engine::Settings,
     /// When the state is saved.
@@ -219,6 +222,7 @@ fn check(values: &Values) -> Result<Settings, SettingsError> {
 
 fn tls(values: &Values) -> Result<Option<TlsFiles>, SettingsError> {
     let certificate = values.optional("tls_certificate", path, "expected a file")?;
+        rate: rate(values)?,
     let key = values.optional("tls_key", path, "expected a file")?;
     match (certificate, key) {
         (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
@@ -296,6 +300,12 @@ fn admin_token(text: &str) -> Option<AdminToken> {
 fn clock(text: &str) -> Option<ClockSetting> {
     match text.strip_prefix("manual:") {
         Some(instant) => Timestamp::parse(instant).map(ClockSetting::Manual),
+fn rate(values: &Values) -> Result<Option<Rate>, SettingsError> {
+    let per_second = values.number("organization_calls_per_second", 0, 1_000_000)?;
+    let burst = values.number_or("organization_calls_burst", per_second, 1, 1_000_000)?;
+    Ok((per_second > 0).then_some(Rate { per_second, burst }))
+}
+
         None => (text == "system").then_some(ClockSetting::System),
     }
 }
@@ -354,3 +364,20 @@ mod tests {
         assert_eq!(given(&[]).unwrap_err().to_string(), "setting `data_dir`: required");
     }
 }
+        assert_eq!(settings.rate, None);
+    }
+
+    #[test]
+    fn a_second_of_calls_is_the_burst_unless_given() {
+        let check = |more: &[&str], expected: Option<Rate>| {
+            let mut all = vec!["--data-dir", "/x"];
+            all.extend(more);
+            assert_eq!(given(&all).unwrap().rate, expected, "{more:?}");
+        };
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        check(&["--organization-calls-per-second", "50"], rate(50, 50));
+        let few = ["--organization-calls-per-second", "50", "--organization-calls-burst", "5"];
+        check(&few, rate(50, 5));
+        check(&["--organization-calls-burst", "5"], None);
+        check(&["--organization-calls-per-second", "-1"], "organization_calls_per_second");
+        check(&["--organization-calls-burst", "0"], "organization_calls_burst");

@@ -69,6 +69,10 @@ const SETTINGS: &[Setting] = settings! {
     "batch_bytes_max" "batch-bytes-max" "ELIGO_BATCH_BYTES_MAX" Some("4194304"), "body of a batch";
     "import_bytes_max" "import-bytes-max" "ELIGO_IMPORT_BYTES_MAX" Some("4294967296"),
         "body of an import";
+    "organization_calls_per_second" "organization-calls-per-second"
+        "ELIGO_ORGANIZATION_CALLS_PER_SECOND" Some("0"), "calls of an organization; 0: no limit";
+    "organization_calls_burst" "organization-calls-burst" "ELIGO_ORGANIZATION_CALLS_BURST" None,
+        "the same at once; a second's without";
     "shards" "shards" "ELIGO_SHARDS" Some("2"), "shard actors, 1 to 64";
     "checked_ttl_seconds" "checked-ttl-seconds" "ELIGO_CHECKED_TTL_SECONDS" None,
         "life of an open check";
