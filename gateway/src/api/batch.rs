@@ -8,7 +8,6 @@ use std::fmt::Write;
 
 use engine::command::{CheckAnswer, Deadline};
 use engine::decide::Verdict;
-use engine::directory::ApiType;
 use engine::limits::BATCH_CHECKS_MAX;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -57,9 +56,10 @@ pub async fn answer(
         // The call itself was the first.
         limits.charge(caller.id, requests.len().saturating_sub(1), gateway.clock.now());
     }
-    let answers = match reader.api_type {
-        ApiType::One | ApiType::Two => opened(gateway, caller, &requests, deadline).await,
-        ApiType::Three => recorded(gateway, caller, &requests, deadline).await,
+    let answers = if check::is_recorded(gateway, reader.api_type) {
+        recorded(gateway, caller, &requests, deadline).await
+    } else {
+        opened(gateway, caller, &requests, deadline).await
     };
     let mut out = String::with_capacity(32 + 192 * answers.len());
     let revision = caller.registry.id();
@@ -74,8 +74,10 @@ pub async fn answer(
         }
         match (request, answer) {
             (Ok(request), Ok(answer)) => {
-                let directory = caller.registry.directory();
-                check::write_open(&mut out, directory, &gateway.dialect, answer);
+                let (registry, question) = (caller.registry, request.question(caller.id));
+                let lesser = check::lesser_benefits(gateway, registry, &question, answer);
+                let directory = registry.directory();
+                check::write_open(&mut out, directory, &gateway.dialect, answer, &lesser);
                 if explain {
                     write_explanation(&mut out, gateway, caller, request);
                 }
@@ -88,7 +90,7 @@ pub async fn answer(
     Ok(Answer::json(Outcome::Done, out))
 }
 
-/// Checks of connection types 1 and 2: each opens a transaction.
+/// Checks that each open a transaction.
 async fn opened(
     gateway: &Gateway,
     caller: &Caller<'_>,
@@ -115,7 +117,7 @@ async fn opened(
     answers
 }
 
-/// Checks of connection type 3: each is the recorded fact and waits for the journal (C-07).
+/// Checks that are each the recorded fact and wait for the journal (C-07).
 async fn recorded(
     gateway: &Gateway,
     caller: &Caller<'_>,
@@ -242,6 +244,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
 
 #[cfg(test)]
 mod tests {
+    use engine::directory::ApiType;
+
     use super::*;
     use crate::fixture;
     use crate::settings::FieldForType;

@@ -49,8 +49,8 @@ const SETTINGS: &[Setting] = settings! {
         "verified tokens kept";
     "success_result_code" "success-result-code" "ELIGO_SUCCESS_RESULT_CODE" Some("0"),
         "0 or 1 (C-10)";
-    "benefits" "benefits" "ELIGO_BENEFITS" Some("top"), "top (C-09)";
-    "type3_confirm" "type3-confirm" "ELIGO_TYPE3_CONFIRM" Some("deny"), "deny (C-07)";
+    "benefits" "benefits" "ELIGO_BENEFITS" Some("top"), "top or all (C-09)";
+    "type3_confirm" "type3-confirm" "ELIGO_TYPE3_CONFIRM" Some("deny"), "deny or allow (C-07)";
     "field_for_type" "field-for-type" "ELIGO_FIELD_FOR_TYPE" Some("strict"),
         "strict or lenient (C-12)";
     "area_fields" "area-fields" "ELIGO_AREA_FIELDS" Some("both"), "both, name or shortName (C-02)";
