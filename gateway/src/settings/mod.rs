@@ -116,7 +116,8 @@ pub enum Benefits {
 /// Whether organizations of connection type 3 confirm (C-07).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Type3Confirm {
-    /// Their check opens a transaction, like any other, and its confirm is the recorded fact.
+    /// Their check opens a transaction, like any other, and its confirm is the recorded fact. A price
+    /// in the check is read and not kept.
     Allow,
     /// Their check is itself the recorded fact.
     Deny,
@@ -402,7 +403,7 @@ mod tests {
         check(&["--tls-certificate", "a"], "tls_key");
         check(&["--tls-key", "a"], "tls_certificate");
         check(&["--workers", "0"], "workers");
-        check(&["--organization-calls-per-second", "-1"], "organization_calls_per_second");
+        check(&["--organization-calls-per-second", "many"], "organization_calls_per_second");
         check(&["--organization-calls-burst", "0"], "organization_calls_burst");
         check(&["--success-result-code", "2"], "success_result_code");
         check(&["--benefits", "some"], "benefits");
