@@ -122,6 +122,7 @@ impl RegistryWriter {
         self.registry.id = id;
         self.registry.holder_count = self.slots.len();
         self.registry.holders.shrink();
+        self.registry.index.settle();
     }
 
     /// The revision as it stands.
