@@ -8,8 +8,8 @@ pub const FRAME_BYTES_MAX: usize = 2 << 20;
 pub const FRAME_BYTES_SPARE: usize = 512 << 10;
 /// Bytes of one record; larger things are split over several.
 pub const RECORD_BYTES_MAX: usize = 256 << 10;
-/// Holders in one copy-on-write chunk, which is also one value of a snapshot.
-pub const CHUNK_HOLDERS: usize = 32;
+/// Holders in one copy-on-write chunk.
+pub const CHUNK_HOLDERS: usize = 62;
 /// Chunks in one page of the holder table.
 pub const PAGE_CHUNKS: usize = 64;
 /// Commands that wait for a shard; one more is answered with Overloaded.
