@@ -165,38 +165,35 @@ impl Index {
         let mut places: Vec<(Place, &Confirmation)> = places.collect();
         places.sort_unstable_by_key(|(place, _)| *place);
         places.dedup_by_key(|(place, _)| *place);
-        let mut stored = Vec::new();
-        let mut run = self.holders.start_ingestion()?;
-        for (place, found) in &places {
-            stored.clear();
-            Record::Event(Event::Confirmed(**found)).write(&mut stored);
-            run.write(place.holder_key(), stored.as_slice())?;
-        }
-        run.finish()?;
-        let key = |(place, found): &(Place, &Confirmation)| {
+        let stored = |event| {
+            let mut stored = Vec::new();
+            Record::Event(event).write(&mut stored);
+            stored
+        };
+        let held = places
+            .iter()
+            .map(|(place, found)| (place.holder_key().to_vec(), stored(Event::Confirmed(**found))));
+        write_run(&self.holders, held)?;
+        let by_organization = |(place, found): &(Place, &Confirmation)| {
             (found.transaction.organization, place.at, place.transaction)
         };
-        places.sort_unstable_by_key(key);
-        let mut run = self.organizations.start_ingestion()?;
-        for (place, found) in &places {
-            let organization = found.transaction.organization;
-            run.write(place.organization_key(organization), place.holder.0.to_be_bytes())?;
-        }
-        run.finish()?;
+        places.sort_unstable_by_key(by_organization);
+        let given = places.iter().map(|(place, found)| {
+            let key = place.organization_key(found.transaction.organization);
+            (key.to_vec(), place.holder.0.to_be_bytes().to_vec())
+        });
+        write_run(&self.organizations, given)?;
         places.sort_unstable_by_key(|(place, _)| place.transaction);
         places.dedup_by_key(|(place, _)| place.transaction);
-        let mut run = self.transactions.start_ingestion()?;
-        for (place, _) in &places {
-            run.write(place.transaction.0.to_be_bytes(), place.stored())?;
-        }
-        run.finish()?;
-        let mut run = self.tombstones.start_ingestion()?;
-        for cancellation in tail.cancellations() {
-            stored.clear();
-            Record::Event(Event::Cancelled(*cancellation)).write(&mut stored);
-            run.write(cancellation.transaction.0.to_be_bytes(), stored.as_slice())?;
-        }
-        Ok(run.finish()?)
+        let confirmed = places.iter().map(|(place, _)| {
+            (place.transaction.0.to_be_bytes().to_vec(), place.stored().to_vec())
+        });
+        write_run(&self.transactions, confirmed)?;
+        let cancelled = tail.cancellations().map(|cancellation| {
+            let key = cancellation.transaction.0.to_be_bytes();
+            (key.to_vec(), stored(Event::Cancelled(*cancellation)))
+        });
+        write_run(&self.tombstones, cancelled)
     }
 
     /// Says that all up to `watermark` is inside and fsynced.
@@ -438,6 +435,23 @@ fn is_of_the_device(error: &io::Error) -> bool {
     ];
     // These have no kind: EIO, ENFILE, EMFILE.
     kinds.contains(&error.kind()) || matches!(error.raw_os_error(), Some(5 | 23 | 24))
+}
+
+/// Writes items, in the order of their keys, as files of their own; fsynced.
+fn write_run(
+    keyspace: &Keyspace,
+    items: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+) -> Result<(), IndexError> {
+    let mut items = items.peekable();
+    if items.peek().is_none() {
+        // A run without items would leave an empty file behind.
+        return Ok(());
+    }
+    let mut run = keyspace.start_ingestion()?;
+    for (key, value) in items {
+        run.write(key, value)?;
+    }
+    Ok(run.finish()?)
 }
 
 fn range<const N: usize>(
