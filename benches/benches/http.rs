@@ -245,13 +245,15 @@ impl Bench {
         let checks = self.random_checks(&self.token);
         let (mut first, mut again, mut check) = (vec![], vec![], vec![]);
         for _ in 0..ROUNDS {
-            let confirms = self.open_confirms(12);
+            let mut confirms = self.open_confirms(12);
             check.push(self.drive(&self.server, 64, &checks).rate);
-            let waiting = RefCell::new(confirms.clone());
+            let waiting = Rc::new(RefCell::new(confirms.clone()));
+            let left = waiting.clone();
             let fresh: NextRequest = Rc::new(move || waiting.borrow_mut().pop());
             first.push(self.drive(&self.server, 64, &fresh).rate);
+            // What the time was too short for was not confirmed yet, so it cannot be repeated.
+            confirms.drain(..left.borrow().len());
             let at = Cell::new(confirms.len());
-            let confirms = confirms.clone();
             let repeated: NextRequest = Rc::new(move || {
                 at.set(if at.get() == 0 { confirms.len() } else { at.get() } - 1);
                 Some(confirms[at.get()].clone())
