@@ -1,4 +1,5 @@
-//! The administration listener: health, readiness, metrics, imports and the manual clock.
+//! The administration listener: health, readiness, metrics, imports, snapshots and the
+//! manual clock.
 //!
 //! It is meant for the machine itself. `/admin/*` does not exist without a configured token.
 
@@ -29,6 +30,7 @@ use crate::errors::ApiError;
 use crate::gateway::Gateway;
 use crate::node::chain;
 use crate::settings::AdminToken;
+use crate::upkeep::Snapshots;
 
 /// How long a client may pause within the body of an import.
 const IMPORT_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -47,6 +49,8 @@ pub struct Administration {
     pub data_dir: PathBuf,
     /// The largest body of an import.
     pub import_bytes_max: u64,
+    /// Orders snapshots.
+    pub snapshots: Snapshots,
     /// One permit: imports come one after another, the next one is refused.
     pub imports: Semaphore,
 }
@@ -65,7 +69,7 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     let (path, method) = (request.path(), request.method());
     let allowed = match path {
         "/healthz" | "/readyz" | "/metrics" => Method::GET,
-        "/admin/import" if admin.token.is_some() => Method::POST,
+        "/admin/import" | "/admin/snapshot" if admin.token.is_some() => Method::POST,
         "/admin/clock" if admin.token.is_some() && admin.manual_clock.is_some() => Method::POST,
         _ => return ApiError::PathNotFound.response(),
     };
@@ -88,6 +92,8 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
                 Err(error) => error.response(),
             }
         }
+        "/admin/snapshot" if admin.snapshots.save().await => answer(StatusCode::OK, json!({})),
+        "/admin/snapshot" => ApiError::Unavailable.response(),
         _ => admin.import(payload).await,
     }
 }
