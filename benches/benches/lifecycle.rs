@@ -7,7 +7,7 @@
 //! |---|---|
 //! | import | `POST /admin/import` into an empty server, from the first byte to the answer |
 //! | memory | resident bytes minus those of the empty server, a few seconds after the import, and after a restart from a snapshot |
-//! | snapshot | 5,000 confirms a second, open loop, snapshots every so often: p99.9 of those due while one is written beside that of the others |
+//! | snapshot | 5,000 confirms a second, open loop: p99.9 of those due between the order of a snapshot and its answer, beside that of those due in the quiet seconds before |
 //! | restart | kill -9 with a snapshot and a million records behind it; seconds to the line `ready` |
 //! | running import | 5,000 checks a second, open loop: p99.9 while every holder is changed by an import beside that before |
 //!
@@ -19,7 +19,7 @@
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,11 +36,13 @@ const ROUNDS: usize = 3;
 const CHECKS_PER_CALL: usize = 10_000;
 /// Requests a second of the open loops.
 const RATE: u32 = 5_000;
-/// Records between two snapshots of the snapshot stage: some 20 seconds of confirms.
-const SNAPSHOT_RECORDS: u64 = 100_000;
+/// Confirms that the snapshot stage may need.
+const SNAPSHOT_CONFIRMS: usize = 900_000;
 const ADMIN_TOKEN: &str = "lifecycle";
-/// How long an import may settle before memory is read.
+/// How long what an import or a snapshot leaves behind may take.
 const SETTLE: Duration = Duration::from_secs(5);
+/// How long nothing else happens before a snapshot.
+const CALM: Duration = Duration::from_secs(15);
 
 fn main() {
     keep_to_core_1();
@@ -102,9 +104,8 @@ impl Bench {
         self.stages.contains(stage)
     }
 
-    fn start(&self, snapshot_records: u64) -> Server {
+    fn start(&self) -> Server {
         let data = self.data.display().to_string();
-        let snapshot_records = snapshot_records.to_string();
         let arguments = [
             "serve",
             "--http",
@@ -120,7 +121,7 @@ impl Bench {
             "--snapshot-minutes",
             "10000",
             "--snapshot-records",
-            &snapshot_records,
+            "1000000000000",
             "--transactions-max",
             "50000000",
         ];
@@ -131,7 +132,7 @@ impl Bench {
 
     /// Returns the resident bytes of an empty server.
     fn import(&self) -> u64 {
-        let server = self.start(u64::MAX);
+        let server = self.start();
         std::thread::sleep(Duration::from_secs(2));
         let empty = server.resident_bytes();
         let seconds = server.import(&self.registry);
@@ -148,80 +149,60 @@ impl Bench {
 
     /// Leaves a snapshot of all holders.
     fn memory_after_restart(&self, empty: u64) {
-        let server = self.start(1_000);
+        let server = self.start();
         print_figure("  restart from the journal alone", server.seconds_to_ready, "s", "none");
-        let token = server.token();
-        server.open(&token, 1);
         let begun = Instant::now();
-        while server.metric("eligo_snapshot_age_seconds") < 0.0 {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        send_admin(server.target.admin.unwrap(), "/admin/snapshot", &mut std::io::empty(), 0);
         print_figure("  an undisturbed snapshot", begun.elapsed().as_secs_f64(), "s", "none");
         drop(server);
-        let server = self.start(u64::MAX);
+        let server = self.start();
         print_figure("  restart from the snapshot", server.seconds_to_ready, "s", "none");
         std::thread::sleep(SETTLE);
         self.print_memory("memory after a restart", &server, empty);
     }
 
     fn snapshot(&self) {
-        let server = self.start(SNAPSHOT_RECORDS);
+        let server = self.start();
         let token = server.token();
-        let per_round = 2 * SNAPSHOT_RECORDS as usize;
-        let confirms = RefCell::new(server.open(&token, ROUNDS * per_round / CHECKS_PER_CALL));
-        while self.half_made_snapshot() || server.metric("eligo_snapshot_age_seconds") < 0.0 {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let calls = SNAPSHOT_CONFIRMS / CHECKS_PER_CALL;
+        let confirms = RefCell::new(server.open(&token, calls));
         let next: Requests = Box::new(move || confirms.borrow_mut().pop());
-        let spans: Rc<RefCell<Vec<(Instant, Instant)>>> = Rc::default();
-        let mut begun = None;
-        let mut looked = Instant::now();
-        let seen = spans.clone();
-        let samples = pace(server.target.http, RATE, next, || {
-            if looked.elapsed() > Duration::from_millis(20) {
-                looked = Instant::now();
-                match (begun, self.half_made_snapshot()) {
-                    (None, true) => begun = Some(looked),
-                    (Some(from), false) => {
-                        seen.borrow_mut().push((from, looked));
-                        begun = None;
-                    }
-                    _ => {}
-                }
-            }
-            seen.borrow().len() == ROUNDS
-        });
+        let ended = Arc::new(AtomicBool::new(false));
+        let operator = {
+            let (admin, ended) = (server.target.admin.unwrap(), ended.clone());
+            std::thread::spawn(move || {
+                let spans = (0..ROUNDS).map(|_| {
+                    std::thread::sleep(SETTLE);
+                    let settled = Instant::now();
+                    std::thread::sleep(CALM);
+                    let begun = Instant::now();
+                    send_admin(admin, "/admin/snapshot", &mut std::io::empty(), 0);
+                    [settled, begun, Instant::now()]
+                });
+                let spans: Vec<_> = spans.collect();
+                ended.store(true, Ordering::Release);
+                spans
+            })
+        };
+        let samples = pace(server.target.http, RATE, next, || ended.load(Ordering::Acquire));
+        let spans = operator.join().unwrap();
+        let last = samples.last().map(|sample| sample.due);
+        assert!(last > Some(spans[ROUNDS - 1][1]), "the confirms did not last");
         let (mut with, mut without) = (vec![], vec![]);
-        let mut calm_from = samples[0].due + Duration::from_secs(1);
-        for (from, to) in spans.borrow().iter() {
-            let within = |from: Instant, to: Instant| -> Vec<Sample> {
-                samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
-            };
-            let (calm, busy) = (within(calm_from, *from), within(*from, *to));
+        for [settled, begun, done] in spans {
+            let (calm, busy) = (within(&samples, settled, begun), within(&samples, begun, done));
+            print_figure("  snapshot", (done - begun).as_secs_f64(), "s", "none");
             print_spread("without", &calm);
             print_spread("snapshot", &busy);
             without.push(quantile_us(&calm, 0.999));
             with.push(quantile_us(&busy, 0.999));
-            calm_from = *to;
         }
         let what = "confirms during a snapshot, p99.9";
         print_ratio(what, median(&with), median(&without), "µs", "≤ 2");
     }
 
-    /// Whether a generation lies in the data directory that is not complete.
-    fn half_made_snapshot(&self) -> bool {
-        let entries = std::fs::read_dir(self.data.join("snapshots/partition-00000"));
-        let Ok(entries) = entries else { return false };
-        let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.iter().any(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let whole = path.with_extension("complete");
-            name.starts_with("generation-") && path.extension().is_none() && !whole.exists()
-        })
-    }
-
     fn restart(&self) {
-        let server = self.start(u64::MAX);
+        let server = self.start();
         let token = server.token();
         let records = self.holders as f64;
         while server.metric("eligo_journal_records_total") < records {
@@ -232,14 +213,14 @@ impl Bench {
         drop(server);
         let mut seconds = Vec::new();
         for _ in 0..ROUNDS {
-            seconds.push(self.start(u64::MAX).seconds_to_ready);
+            seconds.push(self.start().seconds_to_ready);
         }
         let what = format!("restart with {records} journal records behind the snapshot");
         print_figure(&what, median(&seconds), "s", "≤ 4");
     }
 
     fn running_import(&self) {
-        let server = self.start(u64::MAX);
+        let server = self.start();
         let (mut with, mut without) = (vec![], vec![]);
         for file in [&self.changed, &self.registry, &self.changed] {
             let token = server.token();
@@ -266,11 +247,8 @@ impl Bench {
                 ended.load(Ordering::Acquire)
             });
             let (from, to) = import.join().unwrap();
-            let within = |from: Instant, to: Instant| -> Vec<Sample> {
-                samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
-            };
-            let calm = within(begun + Duration::from_secs(1), from);
-            let busy = within(from, to);
+            let calm = within(&samples, begun + Duration::from_secs(1), from);
+            let busy = within(&samples, from, to);
             print_figure("  import under checks", (to - from).as_secs_f64(), "s", "none");
             print_spread("before", &calm);
             print_spread("import", &busy);
@@ -381,19 +359,23 @@ impl Server {
     }
 }
 
-/// Imports a file, sent slowly enough to leave the core of the driver to the driver.
-fn send_import(admin: std::net::SocketAddr, file: &Path) {
-    let mut stream = TcpStream::connect(admin).unwrap();
+fn send_import(admin: SocketAddr, file: &Path) {
     let mut file = File::open(file).unwrap();
     let length = file.metadata().unwrap().len();
+    send_admin(admin, "/admin/import", &mut file, length);
+}
+
+/// Sends an order and waits for its answer; the body slowly enough to leave the core to the driver.
+fn send_admin(admin: SocketAddr, path: &str, body: &mut dyn Read, length: u64) {
+    let mut stream = TcpStream::connect(admin).unwrap();
     let head = format!(
-        "POST /admin/import HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
          Authorization: Bearer {ADMIN_TOKEN}\r\nContent-Length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();
     let mut piece = vec![0; 256 << 10];
     loop {
-        let read = file.read(&mut piece).unwrap();
+        let read = body.read(&mut piece).unwrap();
         if read == 0 {
             break;
         }
@@ -403,6 +385,11 @@ fn send_import(admin: std::net::SocketAddr, file: &Path) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// The samples that fell due in a span.
+fn within(samples: &[Sample], from: Instant, to: Instant) -> Vec<Sample> {
+    samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
 }
 
 fn check_body(holder: u64) -> String {
