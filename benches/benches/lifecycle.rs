@@ -16,7 +16,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,14 +26,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use benches::calls::{CHECKS_PER_CALL, answer_to, batch_of_checks, check_body, confirms_of, token};
 use benches::client::{Drive, NextRequest, drive, post};
 use benches::pace::{Requests, Sample, pace, quantile_us};
 use benches::population::{SEED, next_random};
-use benches::report::{median, print_figure, print_ratio, resident_bytes_of, setting};
+use benches::report::{
+    median, print_figure, print_ratio, processor_seconds_of, resident_bytes_of, setting,
+};
 use benches::target::{Target, eligo, keep_to_core_1};
 
 const ROUNDS: usize = 3;
-const CHECKS_PER_CALL: usize = 10_000;
 /// Requests a second of the open loops.
 const RATE: u32 = 5_000;
 /// Confirms that the snapshot stage may need.
@@ -41,6 +43,8 @@ const SNAPSHOT_CONFIRMS: usize = 900_000;
 const ADMIN_TOKEN: &str = "lifecycle";
 /// How long what an import or a snapshot leaves behind may take.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Seconds on the processor during [`SETTLE`] of a server that has nothing to do.
+const IDLE_SECONDS: f64 = 0.1;
 /// How long nothing else happens before a snapshot.
 const CALM: Duration = Duration::from_secs(15);
 
@@ -105,28 +109,16 @@ impl Bench {
     }
 
     fn start(&self) -> Server {
-        let data = self.data.display().to_string();
-        let arguments = [
-            "serve",
-            "--http",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--log",
-            "warn",
+        let more = [
             "--admin-token",
             ADMIN_TOKEN,
-            "--data-dir",
-            &data,
             "--snapshot-minutes",
             "10000",
             "--snapshot-records",
             "1000000000000",
-            "--transactions-max",
-            "50000000",
         ];
         let begun = Instant::now();
-        let target = Target::start(&self.program, &arguments.map(str::to_owned));
+        let target = Target::serve(&self.program, &self.data, &more);
         Server { target, seconds_to_ready: begun.elapsed().as_secs_f64(), holders: self.holders }
     }
 
@@ -166,6 +158,7 @@ impl Bench {
         let token = server.token();
         let calls = SNAPSHOT_CONFIRMS / CHECKS_PER_CALL;
         let confirms = RefCell::new(server.open(&token, calls));
+        server.wait_for_idleness();
         let next: Requests = Box::new(move || confirms.borrow_mut().pop());
         let ended = Arc::new(AtomicBool::new(false));
         let operator = {
@@ -282,6 +275,19 @@ struct Server {
 }
 
 impl Server {
+    /// Waits until it has done next to nothing for some seconds.
+    fn wait_for_idleness(&self) {
+        let mut before = f64::NEG_INFINITY;
+        loop {
+            let seconds = processor_seconds_of(self.target.process());
+            if seconds - before < IDLE_SECONDS {
+                return;
+            }
+            before = seconds;
+            std::thread::sleep(SETTLE);
+        }
+    }
+
     fn resident_bytes(&self) -> u64 {
         resident_bytes_of(self.target.process())
     }
@@ -296,49 +302,18 @@ impl Server {
     /// Opens transactions by batch checks, not faster than they are journaled; returns their
     /// confirms.
     fn open(&self, token: &str, calls: usize) -> Vec<Rc<Vec<u8>>> {
-        let mut state = SEED ^ self.metric("eligo_journal_records_total") as u64;
+        let seed = SEED ^ self.metric("eligo_journal_records_total") as u64;
         let mut confirms = Vec::new();
-        for _ in 0..calls {
-            let mut one = || check_body(next_random(&mut state) % self.holders + 1);
-            let items: Vec<String> = (0..CHECKS_PER_CALL).map(|_| one()).collect();
-            let body = format!(r#"{{"checks":[{}]}}"#, items.join(","));
-            let answer = self.once(post("/api/v2/checks", token, &body));
-            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-            for result in answer["results"].as_array().unwrap() {
-                if result["resultCode"] == 0 {
-                    let body = format!(
-                        r#"{{"clientId":{},"benefitCategoryId":{},"transactionId":{},"price":300,"discountedPrice":100}}"#,
-                        result["clientId"],
-                        result["benefits"][0]["benefitCategory"]["id"],
-                        result["transactionId"]
-                    );
-                    confirms.push(Rc::new(post("/api/ConfirmTransaction", token, &body)));
-                }
-            }
+        for call in 0..calls as u64 {
+            let batch = batch_of_checks(token, self.holders, seed + call);
+            confirms.extend(confirms_of(&answer_to(&self.target, None, batch), token));
             std::thread::sleep(Duration::from_millis(100));
         }
         confirms
     }
 
     fn token(&self) -> String {
-        let credentials = gateway::generator::credentials(1, SEED);
-        let body = format!(
-            "client_id={}&client_secret={}&grant_type=client_credentials&scope=ECS.WebAPI+OrganizationAPI",
-            credentials.client_id, credentials.client_secret
-        );
-        let head = "POST /connect/token HTTP/1.1\r\nHost: localhost\r\n\
-                    Content-Type: application/x-www-form-urlencoded\r\n";
-        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        let answer: serde_json::Value =
-            serde_json::from_str(&self.once(request.into_bytes())).unwrap();
-        answer["access_token"].as_str().unwrap().to_owned()
-    }
-
-    /// The answer to one request.
-    fn once(&self, request: Vec<u8>) -> String {
-        let (request, sent) = (Rc::new(request), Cell::new(false));
-        let once: NextRequest = Rc::new(move || (!sent.replace(true)).then(|| request.clone()));
-        self.drive(1, &once)
+        token(&self.target, None)
     }
 
     fn drive(&self, connections: usize, next: &NextRequest) -> String {
@@ -390,12 +365,6 @@ fn send_admin(admin: SocketAddr, path: &str, body: &mut dyn Read, length: u64) {
 /// The samples that fell due in a span.
 fn within(samples: &[Sample], from: Instant, to: Instant) -> Vec<Sample> {
     samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
-}
-
-fn check_body(holder: u64) -> String {
-    let terminal = gateway::generator::first_terminal(1);
-    let code = gateway::generator::client_code(holder);
-    format!(r#"{{"serviceId":1,"organizationTerminalId":{terminal},"clientCode":"{code}"}}"#)
 }
 
 fn print_spread(what: &str, samples: &[Sample]) {
