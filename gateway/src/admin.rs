@@ -1,4 +1,5 @@
-//! The administration listener: health, readiness, metrics, imports and the manual clock.
+//! The administration listener: health, readiness, metrics, imports, snapshots and the
+//! manual clock.
 //!
 //! It is meant for the machine itself. `/admin/*` does not exist without a configured token.
 
@@ -29,6 +30,7 @@ use crate::errors::ApiError;
 use crate::gateway::Gateway;
 use crate::node::chain;
 use crate::settings::AdminToken;
+use crate::upkeep::Snapshots;
 
 /// How long a client may pause within the body of an import.
 const IMPORT_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -47,6 +49,8 @@ pub struct Administration {
     pub data_dir: PathBuf,
     /// The largest body of an import.
     pub import_bytes_max: u64,
+    /// Orders snapshots.
+    pub snapshots: Snapshots,
     /// One permit: imports come one after another, the next one is refused.
     pub imports: Semaphore,
 }
@@ -74,6 +78,7 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
             Ok(body) => Answer::AfterBody(admin.set_clock(&body)),
             Err(error) => Answer::BeforeBody(error.response()),
         },
+        Ok("/admin/snapshot") => Answer::BeforeBody(admin.save_snapshot().await),
         Ok(_) => admin.import(&mut payload).await,
     };
     match answer {
@@ -98,7 +103,7 @@ impl Administration {
         let path = request.path();
         let allowed = match path {
             "/healthz" | "/readyz" | "/metrics" => Method::GET,
-            "/admin/import" if self.token.is_some() => Method::POST,
+            "/admin/import" | "/admin/snapshot" if self.token.is_some() => Method::POST,
             "/admin/clock" if self.token.is_some() && self.manual_clock.is_some() => Method::POST,
             _ => return Err(ApiError::PathNotFound),
         };
@@ -116,6 +121,14 @@ impl Administration {
             plain(StatusCode::OK, "ready\n")
         } else {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        }
+    }
+
+    async fn save_snapshot(&self) -> HttpResponse {
+        if self.snapshots.save().await {
+            answer(StatusCode::OK, json!({}))
+        } else {
+            ApiError::Unavailable.response()
         }
     }
 

@@ -60,6 +60,7 @@ impl Server {
             token: settings.admin_token.clone(),
             data_dir: settings.data_dir.clone(),
             import_bytes_max: settings.limits.import_bytes_max,
+            snapshots: upkeep.snapshots(),
             imports: Semaphore::new(1),
         });
         http.listen(settings.limits.backlog)?;

@@ -1,5 +1,5 @@
 //! Rows Y1 to Y11 of the acceptance table, against the started server, byte for byte. (Row Y13 needs
-//! the inside: `engine.rs`.)
+//! the inside: `engine.rs`.) And what the administration is asked for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -260,4 +260,15 @@ fn y11_history() {
     stage.error(&stage.o1, HISTORY, june, (403, 121));
     let later = june.replace("06-01", "06-03").replace("06-30", "06-04");
     assert_eq!(stage.call(&stage.o9, HISTORY, &later).json()["totalItems"], 0);
+}
+
+#[test]
+fn a_snapshot_is_saved_when_asked_for() {
+    let stage = Stage::set();
+    let has = |line: &str| stage.server.metrics().lines().any(|printed| printed == line);
+    let uninvited = Client::connect(stage.server.admin).post("/admin/snapshot", &[], b"");
+    assert_eq!(uninvited.status, 401, "{uninvited:?}");
+    assert!(has("eligo_snapshot_age_seconds -1"));
+    stage.server.save_snapshot();
+    assert!(has("eligo_snapshot_age_seconds 0"));
 }
