@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpServer, web};
+use benches::calls::{CHECKS_PER_CALL, answer_to, batch_of_checks, check_body, confirms_of, token};
 use benches::client::{Drive, Driven, NextRequest, drive, post};
 use benches::population::{SEED, next_random};
 use benches::report::{median, print_figure, print_ratio, setting};
@@ -22,7 +23,6 @@ use benches::target::{Target, eligo, keep_to_core_1};
 use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 3;
-const BATCH: usize = 10_000;
 const CHECK: &str = "/api/CheckClientBenefits";
 
 fn main() {
@@ -115,23 +115,14 @@ impl Bench {
         let registry = directory.join("registry.ndjson");
         gateway::generator::write(holders, SEED, &mut File::create(&registry).unwrap()).unwrap();
         let tls = certificate(directory);
-        let start = |name: &str, more: &[String]| {
-            let data = directory.join(name).display().to_string();
-            let registry = registry.display().to_string();
-            let fixed =
-                ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log", "warn"];
-            let mut arguments: Vec<String> = fixed.iter().map(|text| (*text).to_owned()).collect();
-            arguments.extend(["--data-dir".to_owned(), data, "--import".to_owned(), registry]);
-            arguments.extend(["--transactions-max".to_owned(), "50000000".to_owned()]);
-            arguments.extend_from_slice(more);
-            Target::start(&eligo(), &arguments)
-        };
+        let program = eligo();
         let path = |name: &str| directory.join(name).display().to_string();
-        let flags = ["--tls-certificate", "--tls-key"].map(str::to_owned);
-        let [certificate_flag, key_flag] = flags;
-        let server = start("plain", &[]);
+        let import = ["--import", &path("registry.ndjson")];
+        let server = Target::serve(&program, &directory.join("plain"), &import);
+        let [certificate, key] = [path("cert.pem"), path("key.pem")];
+        let with_tls = ["--tls-certificate", &certificate, "--tls-key", &key];
         let tls_server =
-            start("tls", &[certificate_flag, path("cert.pem"), key_flag, path("key.pem")]);
+            Target::serve(&program, &directory.join("tls"), &[&import[..], &with_tls].concat());
         let bare = Target::start(&std::env::current_exe().unwrap(), &["bare".to_owned()]);
         let plain_token = token(&server, None);
         let tls_token = token(&tls_server, Some(tls.clone()));
@@ -202,56 +193,40 @@ impl Bench {
 
     fn batches(&self) {
         let next = self.batch_requests();
-        let rates: Vec<f64> =
-            (0..ROUNDS).map(|_| self.drive(&self.server, 2, &next).rate * BATCH as f64).collect();
+        let rates: Vec<f64> = (0..ROUNDS)
+            .map(|_| self.drive(&self.server, 2, &next).rate * CHECKS_PER_CALL as f64)
+            .collect();
         print_figure("batch checks over HTTP", median(&rates), "checks/s", "≥ 500000");
     }
 
     fn batch_requests(&self) -> NextRequest {
-        let mut state = SEED;
-        let items: Vec<String> =
-            (0..BATCH).map(|_| check_body(next_random(&mut state) % self.holders + 1)).collect();
-        let body = format!(r#"{{"checks":[{}]}}"#, items.join(","));
-        let request = Rc::new(post("/api/v2/checks", &self.token, &body));
+        let request = Rc::new(batch_of_checks(&self.token, self.holders, SEED));
         Rc::new(move || Some(request.clone()))
     }
 
     /// Confirms of transactions that batch checks opened before.
     fn open_confirms(&self, calls: usize) -> Vec<Rc<Vec<u8>>> {
-        let one = self.batch_requests();
-        let mut confirms = Vec::new();
-        for _ in 0..calls {
-            let sent = Cell::new(false);
-            let one = one.clone();
-            let once: NextRequest = Rc::new(move || if sent.replace(true) { None } else { one() });
-            let answer: serde_json::Value =
-                serde_json::from_str(&self.drive(&self.server, 1, &once).sample).unwrap();
-            for result in answer["results"].as_array().unwrap() {
-                if result["resultCode"] == 0 {
-                    let body = format!(
-                        r#"{{"clientId":{},"benefitCategoryId":{},"transactionId":{},"price":300,"discountedPrice":100}}"#,
-                        result["clientId"],
-                        result["benefits"][0]["benefitCategory"]["id"],
-                        result["transactionId"]
-                    );
-                    confirms.push(Rc::new(post("/api/ConfirmTransaction", &self.token, &body)));
-                }
-            }
-        }
-        confirms
+        let batch = batch_of_checks(&self.token, self.holders, SEED);
+        let open = |_| {
+            let answer = answer_to(&self.server, None, batch.clone());
+            confirms_of(&answer, &self.token)
+        };
+        (0..calls).flat_map(open).collect()
     }
 
     fn confirms(&self) {
         let checks = self.random_checks(&self.token);
         let (mut first, mut again, mut check) = (vec![], vec![], vec![]);
         for _ in 0..ROUNDS {
-            let confirms = self.open_confirms(12);
+            let mut confirms = self.open_confirms(12);
             check.push(self.drive(&self.server, 64, &checks).rate);
-            let waiting = RefCell::new(confirms.clone());
+            let waiting = Rc::new(RefCell::new(confirms.clone()));
+            let left = waiting.clone();
             let fresh: NextRequest = Rc::new(move || waiting.borrow_mut().pop());
             first.push(self.drive(&self.server, 64, &fresh).rate);
+            // What the time was too short for was not confirmed yet, so it cannot be repeated.
+            confirms.drain(..left.borrow().len());
             let at = Cell::new(confirms.len());
-            let confirms = confirms.clone();
             let repeated: NextRequest = Rc::new(move || {
                 at.set(if at.get() == 0 { confirms.len() } else { at.get() } - 1);
                 Some(confirms[at.get()].clone())
@@ -291,34 +266,6 @@ impl Bench {
         }
         print_ratio("lone durable confirm, p50", median(&ours), median(&parts), "µs", "≤ 1.5");
     }
-}
-
-fn check_body(holder: u64) -> String {
-    let terminal = gateway::generator::first_terminal(1);
-    let code = gateway::generator::client_code(holder);
-    format!(r#"{{"serviceId":1,"organizationTerminalId":{terminal},"clientCode":"{code}"}}"#)
-}
-
-fn token(target: &Target, tls: Option<Arc<rustls::ClientConfig>>) -> String {
-    let credentials = gateway::generator::credentials(1, SEED);
-    let body = format!(
-        "client_id={}&client_secret={}&grant_type=client_credentials&scope=ECS.WebAPI+OrganizationAPI",
-        credentials.client_id, credentials.client_secret
-    );
-    let request = Rc::new(
-        format!(
-            "POST /connect/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: \
-             application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes(),
-    );
-    let sent = Cell::new(false);
-    let once: NextRequest = Rc::new(move || (!sent.replace(true)).then(|| request.clone()));
-    let plan =
-        Drive { address: target.http, tls, connections: 1, duration: Duration::from_secs(5) };
-    let answer: serde_json::Value = serde_json::from_str(&drive(&plan, &once).sample).unwrap();
-    answer["access_token"].as_str().unwrap().to_owned()
 }
 
 /// A certificate for localhost in `directory`, and a client that trusts it.

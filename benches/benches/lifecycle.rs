@@ -7,7 +7,7 @@
 //! |---|---|
 //! | import | `POST /admin/import` into an empty server, from the first byte to the answer |
 //! | memory | resident bytes minus those of the empty server, a few seconds after the import, and after a restart from a snapshot |
-//! | snapshot | 5,000 confirms a second, open loop, snapshots every so often: p99.9 of those due while one is written beside that of the others |
+//! | snapshot | 5,000 confirms a second, open loop: p99.9 of those due between the order of a snapshot and its answer, beside that of those due in the quiet seconds before |
 //! | restart | kill -9 with a snapshot and a million records behind it; seconds to the line `ready` |
 //! | running import | 5,000 checks a second, open loop: p99.9 while every holder is changed by an import beside that before |
 //!
@@ -16,31 +16,37 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use benches::calls::{CHECKS_PER_CALL, answer_to, batch_of_checks, check_body, confirms_of, token};
 use benches::client::{Drive, NextRequest, drive, post};
 use benches::pace::{Requests, Sample, pace, quantile_us};
 use benches::population::{SEED, next_random};
-use benches::report::{median, print_figure, print_ratio, resident_bytes_of, setting};
+use benches::report::{
+    median, print_figure, print_ratio, processor_seconds_of, resident_bytes_of, setting,
+};
 use benches::target::{Target, eligo, keep_to_core_1};
 
 const ROUNDS: usize = 3;
-const CHECKS_PER_CALL: usize = 10_000;
 /// Requests a second of the open loops.
 const RATE: u32 = 5_000;
-/// Records between two snapshots of the snapshot stage: some 20 seconds of confirms.
-const SNAPSHOT_RECORDS: u64 = 100_000;
+/// Confirms that the snapshot stage may need.
+const SNAPSHOT_CONFIRMS: usize = 900_000;
 const ADMIN_TOKEN: &str = "lifecycle";
-/// How long an import may settle before memory is read.
+/// How long what an import or a snapshot leaves behind may take.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Seconds on the processor during [`SETTLE`] of a server that has nothing to do.
+const IDLE_SECONDS: f64 = 0.1;
+/// How long nothing else happens before a snapshot.
+const CALM: Duration = Duration::from_secs(15);
 
 fn main() {
     keep_to_core_1();
@@ -102,36 +108,23 @@ impl Bench {
         self.stages.contains(stage)
     }
 
-    fn start(&self, snapshot_records: u64) -> Server {
-        let data = self.data.display().to_string();
-        let snapshot_records = snapshot_records.to_string();
-        let arguments = [
-            "serve",
-            "--http",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--log",
-            "warn",
+    fn start(&self) -> Server {
+        let more = [
             "--admin-token",
             ADMIN_TOKEN,
-            "--data-dir",
-            &data,
             "--snapshot-minutes",
             "10000",
             "--snapshot-records",
-            &snapshot_records,
-            "--transactions-max",
-            "50000000",
+            "1000000000000",
         ];
         let begun = Instant::now();
-        let target = Target::start(&self.program, &arguments.map(str::to_owned));
+        let target = Target::serve(&self.program, &self.data, &more);
         Server { target, seconds_to_ready: begun.elapsed().as_secs_f64(), holders: self.holders }
     }
 
     /// Returns the resident bytes of an empty server.
     fn import(&self) -> u64 {
-        let server = self.start(u64::MAX);
+        let server = self.start();
         std::thread::sleep(Duration::from_secs(2));
         let empty = server.resident_bytes();
         let seconds = server.import(&self.registry);
@@ -148,80 +141,61 @@ impl Bench {
 
     /// Leaves a snapshot of all holders.
     fn memory_after_restart(&self, empty: u64) {
-        let server = self.start(1_000);
+        let server = self.start();
         print_figure("  restart from the journal alone", server.seconds_to_ready, "s", "none");
-        let token = server.token();
-        server.open(&token, 1);
         let begun = Instant::now();
-        while server.metric("eligo_snapshot_age_seconds") < 0.0 {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        send_admin(server.target.admin.unwrap(), "/admin/snapshot", &mut std::io::empty(), 0);
         print_figure("  an undisturbed snapshot", begun.elapsed().as_secs_f64(), "s", "none");
         drop(server);
-        let server = self.start(u64::MAX);
+        let server = self.start();
         print_figure("  restart from the snapshot", server.seconds_to_ready, "s", "none");
         std::thread::sleep(SETTLE);
         self.print_memory("memory after a restart", &server, empty);
     }
 
     fn snapshot(&self) {
-        let server = self.start(SNAPSHOT_RECORDS);
+        let server = self.start();
         let token = server.token();
-        let per_round = 2 * SNAPSHOT_RECORDS as usize;
-        let confirms = RefCell::new(server.open(&token, ROUNDS * per_round / CHECKS_PER_CALL));
-        while self.half_made_snapshot() || server.metric("eligo_snapshot_age_seconds") < 0.0 {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let calls = SNAPSHOT_CONFIRMS / CHECKS_PER_CALL;
+        let confirms = RefCell::new(server.open(&token, calls));
+        server.wait_for_idleness();
         let next: Requests = Box::new(move || confirms.borrow_mut().pop());
-        let spans: Rc<RefCell<Vec<(Instant, Instant)>>> = Rc::default();
-        let mut begun = None;
-        let mut looked = Instant::now();
-        let seen = spans.clone();
-        let samples = pace(server.target.http, RATE, next, || {
-            if looked.elapsed() > Duration::from_millis(20) {
-                looked = Instant::now();
-                match (begun, self.half_made_snapshot()) {
-                    (None, true) => begun = Some(looked),
-                    (Some(from), false) => {
-                        seen.borrow_mut().push((from, looked));
-                        begun = None;
-                    }
-                    _ => {}
-                }
-            }
-            seen.borrow().len() == ROUNDS
-        });
+        let ended = Arc::new(AtomicBool::new(false));
+        let operator = {
+            let (admin, ended) = (server.target.admin.unwrap(), ended.clone());
+            std::thread::spawn(move || {
+                let spans = (0..ROUNDS).map(|_| {
+                    std::thread::sleep(SETTLE);
+                    let settled = Instant::now();
+                    std::thread::sleep(CALM);
+                    let begun = Instant::now();
+                    send_admin(admin, "/admin/snapshot", &mut std::io::empty(), 0);
+                    [settled, begun, Instant::now()]
+                });
+                let spans: Vec<_> = spans.collect();
+                ended.store(true, Ordering::Release);
+                spans
+            })
+        };
+        let samples = pace(server.target.http, RATE, next, || ended.load(Ordering::Acquire));
+        let spans = operator.join().unwrap();
+        let last = samples.last().map(|sample| sample.due);
+        assert!(last > Some(spans[ROUNDS - 1][1]), "the confirms did not last");
         let (mut with, mut without) = (vec![], vec![]);
-        let mut calm_from = samples[0].due + Duration::from_secs(1);
-        for (from, to) in spans.borrow().iter() {
-            let within = |from: Instant, to: Instant| -> Vec<Sample> {
-                samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
-            };
-            let (calm, busy) = (within(calm_from, *from), within(*from, *to));
+        for [settled, begun, done] in spans {
+            let (calm, busy) = (within(&samples, settled, begun), within(&samples, begun, done));
+            print_figure("  snapshot", (done - begun).as_secs_f64(), "s", "none");
             print_spread("without", &calm);
             print_spread("snapshot", &busy);
             without.push(quantile_us(&calm, 0.999));
             with.push(quantile_us(&busy, 0.999));
-            calm_from = *to;
         }
         let what = "confirms during a snapshot, p99.9";
         print_ratio(what, median(&with), median(&without), "µs", "≤ 2");
     }
 
-    /// Whether a generation lies in the data directory that is not complete.
-    fn half_made_snapshot(&self) -> bool {
-        let entries = std::fs::read_dir(self.data.join("snapshots/partition-00000"));
-        let Ok(entries) = entries else { return false };
-        let paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.iter().any(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let whole = path.with_extension("complete");
-            name.starts_with("generation-") && path.extension().is_none() && !whole.exists()
-        })
-    }
-
     fn restart(&self) {
-        let server = self.start(u64::MAX);
+        let server = self.start();
         let token = server.token();
         let records = self.holders as f64;
         while server.metric("eligo_journal_records_total") < records {
@@ -232,14 +206,14 @@ impl Bench {
         drop(server);
         let mut seconds = Vec::new();
         for _ in 0..ROUNDS {
-            seconds.push(self.start(u64::MAX).seconds_to_ready);
+            seconds.push(self.start().seconds_to_ready);
         }
         let what = format!("restart with {records} journal records behind the snapshot");
         print_figure(&what, median(&seconds), "s", "≤ 4");
     }
 
     fn running_import(&self) {
-        let server = self.start(u64::MAX);
+        let server = self.start();
         let (mut with, mut without) = (vec![], vec![]);
         for file in [&self.changed, &self.registry, &self.changed] {
             let token = server.token();
@@ -266,11 +240,8 @@ impl Bench {
                 ended.load(Ordering::Acquire)
             });
             let (from, to) = import.join().unwrap();
-            let within = |from: Instant, to: Instant| -> Vec<Sample> {
-                samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
-            };
-            let calm = within(begun + Duration::from_secs(1), from);
-            let busy = within(from, to);
+            let calm = within(&samples, begun + Duration::from_secs(1), from);
+            let busy = within(&samples, from, to);
             print_figure("  import under checks", (to - from).as_secs_f64(), "s", "none");
             print_spread("before", &calm);
             print_spread("import", &busy);
@@ -304,6 +275,19 @@ struct Server {
 }
 
 impl Server {
+    /// Waits until it has done next to nothing for some seconds.
+    fn wait_for_idleness(&self) {
+        let mut before = f64::NEG_INFINITY;
+        loop {
+            let seconds = processor_seconds_of(self.target.process());
+            if seconds - before < IDLE_SECONDS {
+                return;
+            }
+            before = seconds;
+            std::thread::sleep(SETTLE);
+        }
+    }
+
     fn resident_bytes(&self) -> u64 {
         resident_bytes_of(self.target.process())
     }
@@ -318,49 +302,18 @@ impl Server {
     /// Opens transactions by batch checks, not faster than they are journaled; returns their
     /// confirms.
     fn open(&self, token: &str, calls: usize) -> Vec<Rc<Vec<u8>>> {
-        let mut state = SEED ^ self.metric("eligo_journal_records_total") as u64;
+        let seed = SEED ^ self.metric("eligo_journal_records_total") as u64;
         let mut confirms = Vec::new();
-        for _ in 0..calls {
-            let mut one = || check_body(next_random(&mut state) % self.holders + 1);
-            let items: Vec<String> = (0..CHECKS_PER_CALL).map(|_| one()).collect();
-            let body = format!(r#"{{"checks":[{}]}}"#, items.join(","));
-            let answer = self.once(post("/api/v2/checks", token, &body));
-            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-            for result in answer["results"].as_array().unwrap() {
-                if result["resultCode"] == 0 {
-                    let body = format!(
-                        r#"{{"clientId":{},"benefitCategoryId":{},"transactionId":{},"price":300,"discountedPrice":100}}"#,
-                        result["clientId"],
-                        result["benefits"][0]["benefitCategory"]["id"],
-                        result["transactionId"]
-                    );
-                    confirms.push(Rc::new(post("/api/ConfirmTransaction", token, &body)));
-                }
-            }
+        for call in 0..calls as u64 {
+            let batch = batch_of_checks(token, self.holders, seed + call);
+            confirms.extend(confirms_of(&answer_to(&self.target, None, batch), token));
             std::thread::sleep(Duration::from_millis(100));
         }
         confirms
     }
 
     fn token(&self) -> String {
-        let credentials = gateway::generator::credentials(1, SEED);
-        let body = format!(
-            "client_id={}&client_secret={}&grant_type=client_credentials&scope=ECS.WebAPI+OrganizationAPI",
-            credentials.client_id, credentials.client_secret
-        );
-        let head = "POST /connect/token HTTP/1.1\r\nHost: localhost\r\n\
-                    Content-Type: application/x-www-form-urlencoded\r\n";
-        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        let answer: serde_json::Value =
-            serde_json::from_str(&self.once(request.into_bytes())).unwrap();
-        answer["access_token"].as_str().unwrap().to_owned()
-    }
-
-    /// The answer to one request.
-    fn once(&self, request: Vec<u8>) -> String {
-        let (request, sent) = (Rc::new(request), Cell::new(false));
-        let once: NextRequest = Rc::new(move || (!sent.replace(true)).then(|| request.clone()));
-        self.drive(1, &once)
+        token(&self.target, None)
     }
 
     fn drive(&self, connections: usize, next: &NextRequest) -> String {
@@ -381,19 +334,23 @@ impl Server {
     }
 }
 
-/// Imports a file, sent slowly enough to leave the core of the driver to the driver.
-fn send_import(admin: std::net::SocketAddr, file: &Path) {
-    let mut stream = TcpStream::connect(admin).unwrap();
+fn send_import(admin: SocketAddr, file: &Path) {
     let mut file = File::open(file).unwrap();
     let length = file.metadata().unwrap().len();
+    send_admin(admin, "/admin/import", &mut file, length);
+}
+
+/// Sends an order and waits for its answer; the body slowly enough to leave the core to the driver.
+fn send_admin(admin: SocketAddr, path: &str, body: &mut dyn Read, length: u64) {
+    let mut stream = TcpStream::connect(admin).unwrap();
     let head = format!(
-        "POST /admin/import HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
          Authorization: Bearer {ADMIN_TOKEN}\r\nContent-Length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();
     let mut piece = vec![0; 256 << 10];
     loop {
-        let read = file.read(&mut piece).unwrap();
+        let read = body.read(&mut piece).unwrap();
         if read == 0 {
             break;
         }
@@ -405,10 +362,9 @@ fn send_import(admin: std::net::SocketAddr, file: &Path) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-fn check_body(holder: u64) -> String {
-    let terminal = gateway::generator::first_terminal(1);
-    let code = gateway::generator::client_code(holder);
-    format!(r#"{{"serviceId":1,"organizationTerminalId":{terminal},"clientCode":"{code}"}}"#)
+/// The samples that fell due in a span.
+fn within(samples: &[Sample], from: Instant, to: Instant) -> Vec<Sample> {
+    samples.iter().filter(|at| (from..to).contains(&at.due)).copied().collect()
 }
 
 fn print_spread(what: &str, samples: &[Sample]) {

@@ -31,6 +31,17 @@ impl Target {
         Target { child, http: address("http").unwrap(), admin: address("admin") }
     }
 
+    /// Starts `program`, which is eligo, with an open listener for everything and these settings.
+    pub fn serve(program: &Path, data: &Path, more: &[&str]) -> Target {
+        let data = data.display().to_string();
+        let mut arguments = vec!["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        arguments.extend(["--log", "warn", "--transactions-max", "50000000"]);
+        arguments.extend(["--data-dir", &data]);
+        arguments.extend(more);
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        Target::start(program, &arguments)
+    }
+
     /// Its process id.
     pub fn process(&self) -> u32 {
         self.child.id()

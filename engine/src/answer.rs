@@ -5,37 +5,41 @@ use tokio::sync::oneshot;
 use crate::command::{CheckAnswer, SettleAnswer};
 
 /// Somebody who waits for one answer. Dropped without one, it answers Unavailable.
-pub struct Reply<T>(Option<Box<dyn FnOnce(Option<T>) + Send>>);
+pub struct Reply<T>(Option<Receiver<T>>);
+
+enum Receiver<T> {
+    Call(Box<dyn FnOnce(Option<T>) + Send>),
+    Channel(oneshot::Sender<T>),
+}
 
 impl<T: Send + 'static> Reply<T> {
     /// Hands the answer to `receive`, which must be quick: it runs on the committing thread.
     pub fn new(receive: impl FnOnce(Option<T>) + Send + 'static) -> Reply<T> {
-        Reply(Some(Box::new(receive)))
+        Reply(Some(Receiver::Call(Box::new(receive))))
     }
 
     /// A reply and the future of its answer.
     pub fn channel() -> (Reply<T>, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        let reply = Reply::new(move |answer| {
-            if let Some(answer) = answer {
-                // A caller that went away wants no answer.
-                let _ = sender.send(answer);
-            }
-        });
-        (reply, receiver)
+        (Reply(Some(Receiver::Channel(sender))), receiver)
     }
 
     /// Gives the answer.
     pub fn answer(mut self, answer: T) {
-        if let Some(receive) = self.0.take() {
-            receive(Some(answer));
+        match self.0.take() {
+            Some(Receiver::Call(receive)) => receive(Some(answer)),
+            Some(Receiver::Channel(sender)) => {
+                // A caller that went away wants no answer.
+                let _ = sender.send(answer);
+            }
+            None => {}
         }
     }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        if let Some(receive) = self.0.take() {
+        if let Some(Receiver::Call(receive)) = self.0.take() {
             receive(None);
         }
     }

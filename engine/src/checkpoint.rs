@@ -12,7 +12,6 @@ use crate::directory::DirectoryItems;
 use crate::entries::{CutEntry, Entries, push_entry};
 use crate::ids::{CategoryId, HolderId, RevisionId, ServiceId, TransactionId};
 use crate::ledger::{BatchMark, Entry, Ledger};
-use crate::limits::CHUNK_HOLDERS;
 use crate::partition::Partition;
 use crate::record::{Record, RecordError};
 use crate::recovery::{Extent, Recovered};
@@ -32,6 +31,8 @@ const KIND_SPENT_PLACES: u8 = 5;
 
 /// Bytes after which a part is full; far below the page size at which sled changes its ways.
 const PART_BYTES: usize = 6 << 10;
+/// Bytes of most holders.
+const HOLDER_BYTES: usize = 512;
 
 type StoredCounters = (u64, u64, u64);
 type StoredPlace = (u64, u32, u32, i32, i32, u64);
@@ -47,7 +48,7 @@ pub fn parts(
     let ledger_partition = partition.clone();
     let sealed_partition = partition.clone();
     let undoings = partition.ledger().undoings();
-    let holders = HolderParts { registry: registry.clone(), next: 0 };
+    let holders = HolderParts { registry: registry.clone(), next: Slot(0), index: 0 };
     let first = std::iter::once_with(move || {
         let reserved = partition.ledger().reserved_through();
         let stored: StoredCounters = (registry.id().0, reserved.0, last_import);
@@ -155,30 +156,29 @@ fn pack<T: serde::Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec(value).unwrap_or_default()
 }
 
-/// One part per chunk of holders, made when it is asked for.
+/// Holders, grouped into parts when they are asked for.
 struct HolderParts {
     registry: Arc<Registry>,
-    next: usize,
+    next: Slot,
+    index: u32,
 }
 
 impl Iterator for HolderParts {
     type Item = SnapshotPart;
 
     fn next(&mut self) -> Option<SnapshotPart> {
-        let holders = self.registry.holders();
-        if self.next >= holders.slot_count() {
-            return None;
-        }
-        let index = u32::try_from(self.next / CHUNK_HOLDERS).unwrap_or(u32::MAX);
-        let slots = self.next..self.next + CHUNK_HOLDERS;
-        self.next = slots.end;
-        let mut bytes = Vec::new();
-        let slots = slots.filter_map(|slot| u32::try_from(slot).ok().map(Slot));
-        for holder in slots.filter_map(|slot| holders.view(slot)) {
+        let mut bytes = Vec::with_capacity(PART_BYTES + HOLDER_BYTES);
+        for (slot, holder) in self.registry.holders().iter_from(self.next) {
+            if bytes.len() > PART_BYTES {
+                break;
+            }
             let change = RegistryChange::Holder(holder.id(), Some(holder.to_holder()));
             push_entry(&mut bytes, |out| write_change(&change, out));
+            self.next = slot.next();
         }
-        Some(SnapshotPart { kind: KIND_HOLDERS, index, bytes })
+        let index = self.index;
+        self.index += 1;
+        (!bytes.is_empty()).then_some(SnapshotPart { kind: KIND_HOLDERS, index, bytes })
     }
 }
 

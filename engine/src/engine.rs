@@ -170,6 +170,11 @@ impl Engine {
         self.partition().check(registry, check)
     }
 
+    /// Answers many checks, each like [`Engine::check`], to `take`, in order.
+    pub fn check_all(&self, registry: &Registry, checks: &[Check], take: impl FnMut(CheckAnswer)) {
+        self.partition().check_all(registry, checks, take);
+    }
+
     /// Tells for every category of the offer why it wins or loses; opens nothing.
     pub fn explain(&self, registry: &Registry, check: &Check) -> Explanation {
         let partition = self.partition();

@@ -8,16 +8,17 @@ pub const FRAME_BYTES_MAX: usize = 2 << 20;
 pub const FRAME_BYTES_SPARE: usize = 512 << 10;
 /// Bytes of one record; larger things are split over several.
 pub const RECORD_BYTES_MAX: usize = 256 << 10;
-/// Holders in one copy-on-write chunk, which is also one value of a snapshot.
-pub const CHUNK_HOLDERS: usize = 32;
+/// Holders in one copy-on-write chunk.
+pub const CHUNK_HOLDERS: usize = 62;
 /// Chunks in one page of the holder table.
 pub const PAGE_CHUNKS: usize = 64;
 /// Commands that wait for a shard; one more is answered with Overloaded.
 pub const MAILBOX_COMMANDS_MAX: usize = 8_192;
 /// Commands that a shard plans before it hands them to the committer.
 pub const SHARD_BATCH_COMMANDS_MAX: usize = 1_024;
-/// Batches of one shard that may be with the committer.
-pub const SHARD_BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// Batches of one shard that may be with the committer: one that is being made durable and one for
+/// the next frame. Commands gather in the mailbox meanwhile and wake nobody.
+pub const SHARD_BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// Opened transactions that wait to be journaled; past it an opening is not journaled at all, and
 /// its confirm after a power cut answers like an unknown transaction.
 pub const OPENINGS_WAITING_MAX: usize = 1 << 16;

@@ -90,20 +90,35 @@ impl Partition {
         now: Timestamp,
     ) -> Result<Transaction, CheckAnswer> {
         for _ in 0..CLAIM_ATTEMPTS_MAX {
-            let benefit = match decide(registry, check, now, &self.ledger) {
-                Decision::Benefit(benefit) => benefit,
-                Decision::Refused(refusal) => return Err(CheckAnswer::Refused(refusal)),
-            };
-            if !self.shard_of(benefit.holder).is_some_and(|shard| shard.is_up()) {
-                return Err(CheckAnswer::Unavailable);
-            }
-            match self.ledger.claim(&benefit, check, now) {
-                Ok(transaction) => return Ok(transaction),
-                Err(OpenError::PlaceTaken) => {}
-                Err(OpenError::Full | OpenError::NoId) => return Err(CheckAnswer::Unavailable),
+            let decision = decide(registry, check, now, &self.ledger);
+            if let Some(claimed) = self.claim(decision, check, now) {
+                return claimed;
             }
         }
         Err(CheckAnswer::Unavailable)
+    }
+
+    /// Claims a transaction for a check that was decided at `now`; nothing where another check has
+    /// taken the place since.
+    #[inline]
+    pub fn claim(
+        &self,
+        decision: Decision,
+        check: &Check,
+        now: Timestamp,
+    ) -> Option<Result<Transaction, CheckAnswer>> {
+        let benefit = match decision {
+            Decision::Benefit(benefit) => benefit,
+            Decision::Refused(refusal) => return Some(Err(CheckAnswer::Refused(refusal))),
+        };
+        if !self.shard_of(benefit.holder).is_some_and(|shard| shard.is_up()) {
+            return Some(Err(CheckAnswer::Unavailable));
+        }
+        match self.ledger.claim(&benefit, check, now) {
+            Ok(transaction) => Some(Ok(transaction)),
+            Err(OpenError::PlaceTaken) => None,
+            Err(OpenError::Full | OpenError::NoId) => Some(Err(CheckAnswer::Unavailable)),
+        }
     }
 
     /// Publishes the next revision of the registry; every check from now on sees all of it.

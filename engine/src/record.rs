@@ -96,6 +96,11 @@ impl Record {
         }
     }
 
+    /// Whether these bytes say how a transaction was settled; looks at nothing but the tag.
+    pub fn is_settlement(bytes: &[u8]) -> bool {
+        matches!(bytes.first(), Some(&(TAG_CANCELLED | TAG_CONFIRMED)))
+    }
+
     /// Reads the stored form.
     pub fn read(bytes: &[u8]) -> Result<Record, RecordError> {
         let (tag, body) = bytes.split_first().ok_or(RecordError::Empty)?;

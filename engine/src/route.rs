@@ -5,7 +5,7 @@
 
 use crate::answer::Reply;
 use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
-use crate::decide::{Decision, decide};
+use crate::decide::{Decision, decide, decide_all};
 use crate::history::Settled;
 use crate::ids::TransactionId;
 use crate::ledger::Entry;
@@ -15,7 +15,7 @@ use crate::plan::{
 };
 use crate::registry::Registry;
 use crate::shard::ShardCommand;
-use crate::transaction::Amounts;
+use crate::transaction::{Amounts, Transaction};
 
 /// What is known of a call without asking a shard.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +30,27 @@ impl Partition {
     /// Answers a check of connection type 1 or 2 and opens its transaction. Never waits.
     #[inline]
     pub fn check(&self, registry: &Registry, check: &Check) -> CheckAnswer {
-        match self.claim_in(registry, check, self.now()) {
+        self.open(self.claim_in(registry, check, self.now()))
+    }
+
+    /// Answers many checks, each like [`Partition::check`], to `take`, in order. Their holders are
+    /// looked up in groups.
+    pub fn check_all(
+        &self,
+        registry: &Registry,
+        checks: &[Check],
+        mut take: impl FnMut(CheckAnswer),
+    ) {
+        let now = self.now();
+        decide_all(registry, checks, now, self.ledger(), |check, decision| {
+            let claimed = self.claim(decision, check, now);
+            take(self.open(claimed.unwrap_or_else(|| self.claim_in(registry, check, now))));
+        });
+    }
+
+    #[inline]
+    fn open(&self, claimed: Result<Transaction, CheckAnswer>) -> CheckAnswer {
+        match claimed {
             Ok(transaction) => {
                 self.ledger().open(&transaction);
                 CheckAnswer::Granted(transaction.granted())

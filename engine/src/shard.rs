@@ -5,7 +5,7 @@
 //! [`SHARD_BATCHES_IN_FLIGHT_MAX`] batches with the committer. The supervisor restarts a dead or
 //! stuck worker from the journal; the commands in its hands are lost, unanswered ones get Unavailable.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ use crate::transaction::{Amounts, Confirmation, Event};
 
 /// A worker that takes nothing for so long although commands wait is stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// Room made for each record of a batch: a confirmation and its length.
+const RECORD_BYTES_USUAL: usize = 80;
 
 /// What a shard is asked to do.
 pub enum ShardCommand {
@@ -91,9 +94,14 @@ impl Shard {
         if !self.is_up() {
             return command.refuse();
         }
-        match self.mailbox.push(command) {
-            Ok(()) => self.wake(),
-            Err(command) => command.refuse(),
+        if let Err(command) = self.mailbox.push(command) {
+            return command.refuse();
+        }
+        // The worker could do nothing now, and is woken when a batch ends. Either that end sees the
+        // command, or this sees the end: both look only after they have changed their part.
+        fence(Ordering::SeqCst);
+        if self.batches_in_flight.load(Ordering::Relaxed) < SHARD_BATCHES_IN_FLIGHT_MAX {
+            self.wake();
         }
     }
 
@@ -114,6 +122,7 @@ impl Shard {
             self.durable_mark.fetch_max(mark.number, Ordering::Release);
         }
         let before = self.batches_in_flight.fetch_sub(1, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
         if before >= SHARD_BATCHES_IN_FLIGHT_MAX && !self.mailbox.is_empty() {
             self.wake();
         }
@@ -299,11 +308,12 @@ impl ShardWorker {
         }
         let number = self.shard.next_mark.fetch_add(1, Ordering::Relaxed);
         let mark = BatchMark { shard: self.shard.id, number, is_first: false };
+        let expected = self.shard.mailbox.len().min(SHARD_BATCH_COMMANDS_MAX);
         let mut batch = Submission {
             shard: Some(mark),
-            records: Vec::new(),
+            records: Vec::with_capacity(expected * RECORD_BYTES_USUAL),
             record_count: 0,
-            answers: Vec::new(),
+            answers: Vec::with_capacity(expected),
         };
         let instant = Instant::now();
         for _ in 0..SHARD_BATCH_COMMANDS_MAX {

@@ -12,8 +12,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
-use foldhash::fast::FixedState;
+use arc_swap::ArcSwap;
 
 use crate::ids::TransactionId;
 use crate::ledger::Entry;
@@ -22,17 +21,25 @@ const SEGMENT_SLOTS: u64 = 4_096;
 
 type Slot = Mutex<Option<Entry>>;
 type Segment = Arc<[Slot]>;
+/// Segments with their numbers, in order.
+type Segments = Vec<(u64, Segment)>;
 
 /// All transactions in memory.
 pub struct Table {
-    segments: DashMap<u64, Segment, FixedState>,
+    segments: ArcSwap<Segments>,
+    /// Held to change the list. A std lock: nobody awaits inside.
+    listing: Mutex<()>,
     count: AtomicUsize,
 }
 
 impl Table {
     /// An empty table.
     pub fn new() -> Table {
-        Table { segments: DashMap::with_hasher(FixedState::default()), count: AtomicUsize::new(0) }
+        Table {
+            segments: ArcSwap::default(),
+            listing: Mutex::default(),
+            count: AtomicUsize::new(0),
+        }
     }
 
     /// Lets `change` see and change what is known of a transaction, alone; returns what it returns.
@@ -41,8 +48,13 @@ impl Table {
         id: TransactionId,
         change: impl FnOnce(&mut Option<Entry>) -> T,
     ) -> T {
-        let segment = self.segment_or_new(id);
-        let Some(mut slot) = slot(&segment, id) else { return change(&mut None) };
+        let mut segments = self.segments.load();
+        if find(&segments, id).is_none() {
+            self.add_segment(id);
+            segments = self.segments.load();
+        }
+        let slot = find(&segments, id).and_then(|segment| slot(segment, id));
+        let Some(mut slot) = slot else { return change(&mut None) };
         let before = slot.is_some();
         let result = change(&mut slot);
         match (before, slot.is_some()) {
@@ -55,8 +67,8 @@ impl Table {
 
     /// Looks at what is known of a transaction, if anything is.
     pub fn look<T>(&self, id: TransactionId, look: impl FnOnce(&Entry) -> T) -> Option<T> {
-        let segment = self.segments.get(&(id.0 / SEGMENT_SLOTS))?.value().clone();
-        let slot = slot(&segment, id)?;
+        let segments = self.segments.load();
+        let slot = slot(find(&segments, id)?, id)?;
         slot.as_ref().map(look)
     }
 
@@ -83,8 +95,10 @@ impl Table {
     pub fn drop_empty_below(&self, id: TransactionId) {
         let first_kept = id.0 / SEGMENT_SLOTS;
         let vacant = |slot: &Slot| slot.lock().unwrap_or_else(PoisonError::into_inner).is_none();
-        self.segments
-            .retain(|number, segment| *number >= first_kept || !segment.iter().all(vacant));
+        let _listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = Segments::clone(&self.segments.load());
+        segments.retain(|(number, segment)| *number >= first_kept || !segment.iter().all(vacant));
+        self.segments.store(Arc::new(segments));
     }
 
     /// Calls `visit` for every transaction; one is locked at a time.
@@ -105,23 +119,21 @@ impl Table {
     }
 
     fn each_segment<T>(&self, mut visit: impl FnMut(u64, &Segment) -> T) {
-        let mut numbers: Vec<u64> = self.segments.iter().map(|segment| *segment.key()).collect();
-        numbers.sort_unstable();
-        for number in numbers {
-            let segment = self.segments.get(&number).map(|segment| segment.value().clone());
-            segment.iter().for_each(|segment| {
-                visit(number, segment);
-            });
+        for (number, segment) in &*self.segments.load_full() {
+            visit(*number, segment);
         }
     }
 
-    fn segment_or_new(&self, id: TransactionId) -> Segment {
+    fn add_segment(&self, id: TransactionId) {
+        let _listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = Segments::clone(&self.segments.load());
         let number = id.0 / SEGMENT_SLOTS;
-        if let Some(segment) = self.segments.get(&number) {
-            return segment.value().clone();
-        }
-        let vacant = || (0..SEGMENT_SLOTS).map(|_| Mutex::new(None)).collect();
-        self.segments.entry(number).or_insert_with(vacant).value().clone()
+        let Err(place) = segments.binary_search_by_key(&number, |(number, _)| *number) else {
+            return;
+        };
+        let vacant = (0..SEGMENT_SLOTS).map(|_| Mutex::new(None)).collect();
+        segments.insert(place, (number, vacant));
+        self.segments.store(Arc::new(segments));
     }
 }
 
@@ -129,6 +141,12 @@ impl Default for Table {
     fn default() -> Table {
         Table::new()
     }
+}
+
+fn find(segments: &Segments, id: TransactionId) -> Option<&Segment> {
+    let number = id.0 / SEGMENT_SLOTS;
+    let place = segments.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+    segments.get(place).map(|(_, segment)| segment)
 }
 
 fn slot(segment: &Segment, id: TransactionId) -> Option<MutexGuard<'_, Option<Entry>>> {

@@ -1,4 +1,5 @@
-//! The administration listener: health, readiness, metrics, imports and the manual clock.
+//! The administration listener: health, readiness, metrics, imports, snapshots and the
+//! manual clock.
 //!
 //! It is meant for the machine itself. `/admin/*` does not exist without a configured token.
 
@@ -23,12 +24,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::api::{bearer, fields};
 use crate::background;
-use crate::body;
+use crate::body::{self, Unread};
 use crate::clock::ManualClock;
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
 use crate::node::chain;
 use crate::settings::AdminToken;
+use crate::upkeep::Snapshots;
 
 /// How long a client may pause within the body of an import.
 const IMPORT_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -47,6 +49,8 @@ pub struct Administration {
     pub data_dir: PathBuf,
     /// The largest body of an import.
     pub import_bytes_max: u64,
+    /// Orders snapshots.
+    pub snapshots: Snapshots,
     /// One permit: imports come one after another, the next one is refused.
     pub imports: Semaphore,
 }
@@ -62,37 +66,72 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     let Some(admin) = request.app_data::<Arc<Administration>>() else {
         return ApiError::Unavailable.response();
     };
-    let (path, method) = (request.path(), request.method());
-    let allowed = match path {
-        "/healthz" | "/readyz" | "/metrics" => Method::GET,
-        "/admin/import" if admin.token.is_some() => Method::POST,
-        "/admin/clock" if admin.token.is_some() && admin.manual_clock.is_some() => Method::POST,
-        _ => return ApiError::PathNotFound.response(),
+    let limits = &admin.gateway.limits;
+    let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
+    let headers = request.headers();
+    let answer = match admin.allow(request) {
+        Err(error) => Answer::BeforeBody(error.response()),
+        Ok("/healthz") => Answer::BeforeBody(plain(StatusCode::OK, "ok\n")),
+        Ok("/readyz") => Answer::BeforeBody(admin.readiness()),
+        Ok("/metrics") => Answer::BeforeBody(admin.metrics()),
+        Ok("/admin/clock") => match body::read(headers, &mut payload, bytes_max, patience).await {
+            Ok(body) => Answer::AfterBody(admin.set_clock(&body)),
+            Err(error) => Answer::BeforeBody(error.response()),
+        },
+        Ok("/admin/snapshot") => Answer::BeforeBody(admin.save_snapshot().await),
+        Ok(_) => admin.import(&mut payload).await,
     };
-    if *method != allowed {
-        return ApiError::MethodNotAllowed.response();
-    }
-    if path.starts_with("/admin/") && !admin.knows(bearer(request.headers())) {
-        return ApiError::Unauthorised.response();
-    }
-    match path {
-        "/healthz" => plain(StatusCode::OK, "ok\n"),
-        "/readyz" if admin.gateway.engine.status().ready => plain(StatusCode::OK, "ready\n"),
-        "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        "/metrics" => admin.metrics(),
-        "/admin/clock" => {
-            let limits = &admin.gateway.limits;
-            let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
-            match body::read(request.headers(), &mut payload, bytes_max, patience).await {
-                Ok(body) => admin.set_clock(&body),
-                Err(error) => error.response(),
-            }
+    match answer {
+        Answer::AfterBody(response) => response,
+        Answer::BeforeBody(response) => {
+            Unread { headers, payload, bytes_max, patience }.forget(response).await
         }
-        _ => admin.import(payload).await,
     }
 }
 
+/// An answer to a request.
+enum Answer {
+    /// Its body was read to the end.
+    AfterBody(HttpResponse),
+    /// Some of its body may be still to come.
+    BeforeBody(HttpResponse),
+}
+
 impl Administration {
+    /// The path of a request that may be answered.
+    fn allow<'a>(&self, request: &'a HttpRequest) -> Result<&'a str, ApiError> {
+        let path = request.path();
+        let allowed = match path {
+            "/healthz" | "/readyz" | "/metrics" => Method::GET,
+            "/admin/import" | "/admin/snapshot" if self.token.is_some() => Method::POST,
+            "/admin/clock" if self.token.is_some() && self.manual_clock.is_some() => Method::POST,
+            _ => return Err(ApiError::PathNotFound),
+        };
+        if request.method() != allowed {
+            return Err(ApiError::MethodNotAllowed);
+        }
+        if path.starts_with("/admin/") && !self.knows(bearer(request.headers())) {
+            return Err(ApiError::Unauthorised);
+        }
+        Ok(path)
+    }
+
+    fn readiness(&self) -> HttpResponse {
+        if self.gateway.engine.status().ready {
+            plain(StatusCode::OK, "ready\n")
+        } else {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        }
+    }
+
+    async fn save_snapshot(&self) -> HttpResponse {
+        if self.snapshots.save().await {
+            answer(StatusCode::OK, json!({}))
+        } else {
+            ApiError::Unavailable.response()
+        }
+    }
+
     fn knows(&self, presented: Option<&[u8]>) -> bool {
         let (Some(AdminToken(token)), Some(presented)) = (&self.token, presented) else {
             return false;
@@ -125,13 +164,14 @@ impl Administration {
         }
     }
 
-    async fn import(&self, payload: Payload) -> HttpResponse {
+    async fn import(&self, payload: &mut Payload) -> Answer {
         let Ok(_permit) = self.imports.try_acquire() else {
-            return answer(StatusCode::CONFLICT, json!({ "message": "an import is running" }));
+            let busy = json!({ "message": "an import is running" });
+            return Answer::BeforeBody(answer(StatusCode::CONFLICT, busy));
         };
         let file = match self.store(payload).await {
             Ok(file) => file,
-            Err(error) => return error.response(),
+            Err(error) => return Answer::BeforeBody(error.response()),
         };
         let engine = self.gateway.engine.clone();
         let import = move || engine.import(&mut BufReader::with_capacity(1 << 20, file));
@@ -142,16 +182,16 @@ impl Administration {
         });
         if let Err(error) = started {
             tracing::error!(error = chain(&error), "an import has no thread");
-            return ApiError::Unavailable.response();
+            return Answer::AfterBody(ApiError::Unavailable.response());
         }
-        match told.await {
+        Answer::AfterBody(match told.await {
             Ok(result) => import_answer(result),
             Err(_panicked) => ApiError::Unavailable.response(),
-        }
+        })
     }
 
     /// Keeps the body in a file without a name, so that a slow client holds up nobody.
-    async fn store(&self, mut payload: Payload) -> Result<std::fs::File, ApiError> {
+    async fn store(&self, payload: &mut Payload) -> Result<std::fs::File, ApiError> {
         let (pieces, mut waiting) = mpsc::channel::<Bytes>(PIECES_WAITING_MAX);
         let data_dir = self.data_dir.clone();
         let write = move || -> io::Result<std::fs::File> {

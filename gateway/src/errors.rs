@@ -37,6 +37,8 @@ pub enum ApiError {
     RequestTimeout,
     /// The body is larger than allowed.
     TooLarge,
+    /// The organization calls more often than allowed.
+    TooMany,
     /// The transaction was checked for another holder or category.
     TransactionMismatch,
     /// The organization has no such transaction.
@@ -79,7 +81,7 @@ macro_rules! wire {
 
 impl ApiError {
     /// Every error, in the order of their declaration.
-    pub const ALL: [ApiError; 18] = [
+    pub const ALL: [ApiError; 19] = [
         ApiError::BadFormat,
         ApiError::BadInterval,
         ApiError::BadJson,
@@ -93,6 +95,7 @@ impl ApiError {
         ApiError::PathNotFound,
         ApiError::RequestTimeout,
         ApiError::TooLarge,
+        ApiError::TooMany,
         ApiError::TransactionMismatch,
         ApiError::TransactionNotFound,
         ApiError::TransactionWrongState,
@@ -153,6 +156,9 @@ impl ApiError {
             ApiError::Forbidden => wire!(FORBIDDEN, "forbidden", "Недостаточно прав", 121),
             ApiError::IpDenied => {
                 wire!(FORBIDDEN, "ip_denied", "Обращение с данного адреса запрещено", 122)
+            }
+            ApiError::TooMany => {
+                wire!(TOO_MANY_REQUESTS, "too_many", "Слишком много запросов", 130)
             }
             ApiError::Unavailable => wire!(
                 SERVICE_UNAVAILABLE,
@@ -223,6 +229,7 @@ mod tests {
         check(ApiError::Unauthorised, 401, Some(120));
         check(ApiError::Forbidden, 403, Some(121));
         check(ApiError::IpDenied, 403, Some(122));
+        check(ApiError::TooMany, 429, Some(130));
         check(ApiError::Unavailable, 503, Some(6));
         check(ApiError::PathNotFound, 404, None);
         check(ApiError::MethodNotAllowed, 405, None);

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::peer::TrustedProxies;
+use crate::rate::RateLimits;
 use crate::settings::{Dialect, Limits};
 use crate::tokens::Tokens;
 
@@ -32,6 +33,8 @@ pub struct Gateway {
     pub dialect: Dialect,
     /// The limits of requests.
     pub limits: Limits,
+    /// How many calls an organization may make; without it, as many as it likes.
+    pub rate_limits: Option<RateLimits>,
     /// The counters.
     pub metrics: Metrics,
     /// Permits for questions to the history, [`HISTORY_CALLS_MAX`] of them.

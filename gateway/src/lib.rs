@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod money;
 pub mod node;
 pub mod peer;
+pub mod rate;
 pub mod server;
 pub mod settings;
 pub mod storage;

@@ -161,6 +161,7 @@ pub struct Metrics {
     calls: Vec<CallMetrics>,
     batch_items: IntCounter,
     fields_ignored: IntCounter,
+    type3_confirms: IntCounter,
     engine: EngineMetrics,
 }
 
@@ -214,6 +215,11 @@ impl Metrics {
                 "eligo_leniency_field_for_type_total",
                 "Requests with fields that their connection type may not send",
             )?,
+            type3_confirms: counter(
+                &registry,
+                "eligo_leniency_type3_confirm_total",
+                "Confirms by organizations of connection type 3",
+            )?,
             engine: EngineMetrics::new(&registry)?,
             calls: calls.into(),
             registry,
@@ -240,6 +246,11 @@ impl Metrics {
     /// Counts a request with fields that were ignored (C-12).
     pub fn field_ignored(&self) {
         self.fields_ignored.inc();
+    }
+
+    /// Counts a confirm of connection type 3 (C-07).
+    pub fn type3_confirmed(&self) {
+        self.type3_confirms.inc();
     }
 
     /// Everything in the text format of Prometheus.

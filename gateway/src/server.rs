@@ -23,6 +23,7 @@ use crate::connect;
 use crate::gateway::{Documents, Gateway, HISTORY_CALLS_MAX};
 use crate::metrics::Metrics;
 use crate::node::{self, Node, NodeError, RegistryError};
+use crate::rate::RateLimits;
 use crate::settings::{Limits, Settings, SettingsError};
 use crate::tls;
 use crate::tokens::{TokenError, TokenSettings, Tokens};
@@ -59,6 +60,7 @@ impl Server {
             token: settings.admin_token.clone(),
             data_dir: settings.data_dir.clone(),
             import_bytes_max: settings.limits.import_bytes_max,
+            snapshots: upkeep.snapshots(),
             imports: Semaphore::new(1),
         });
         http.listen(settings.limits.backlog)?;
@@ -166,6 +168,7 @@ fn gateway(
         proxies: settings.trusted_proxies.clone(),
         dialect: settings.dialect,
         limits: settings.limits,
+        rate_limits: settings.rate.map(RateLimits::new),
         metrics: Metrics::new()?,
         history_calls: Semaphore::new(HISTORY_CALLS_MAX),
         documents,

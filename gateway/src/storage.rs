@@ -1,6 +1,7 @@
 //! What an engine keeps its state in, put together in one place.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::calendar::Clock;
@@ -10,6 +11,7 @@ use snapshots::history::{HistoryOpenError, HistoryOptions, StoredHistory};
 use snapshots::journal::{EmbeddedJournal, JournalOptions};
 use snapshots::sled_snapshots::SledSnapshots;
 
+use crate::background;
 use crate::settings::Settings;
 
 /// Opened storage: the ports of the engine, and the journal for its figures.
@@ -27,7 +29,7 @@ pub fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Storage, Stora
     let journal = EmbeddedJournal::open(&directory.join("journal"), JournalOptions::default())?;
     let journal = Arc::new(journal);
     let tenure = journal.acquire(partition)?;
-    let snapshots = SledSnapshots::open(&directory.join("snapshots"))?;
+    let snapshots = open_snapshots(directory.join("snapshots"))?;
     let shared: Arc<dyn Journal> = Arc::<EmbeddedJournal>::clone(&journal);
     let options = HistoryOptions::default();
     let history =
@@ -40,6 +42,12 @@ pub fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Storage, Stora
         tenure,
     };
     Ok(Storage { ports, journal })
+}
+
+/// Opens the snapshots with all threads of theirs in the background.
+fn open_snapshots(directory: PathBuf) -> io::Result<SledSnapshots> {
+    let opening = background::spawn("opening", move || SledSnapshots::open(&directory))?;
+    opening.join().map_err(|_panic| io::Error::other("the thread that opens snapshots panicked"))?
 }
 
 /// Why there is no storage.

@@ -8,15 +8,20 @@
 //! An RSA verification costs tens of microseconds, more than everything else that a check does. A
 //! token that was verified once is therefore remembered under a keyed 128-bit digest of its whole
 //! text: whoever does not know the key cannot find another text with the same digest, so the digest
-//! stands for the signature. What can change afterwards (expiry, state of the organization, its
-//! credential) is not remembered but compared each time. The issuer claim is not compared: the key
-//! belongs to this deployment alone, and its address may change.
+//! stands for the signature. The digest of a whole token still costs as much as the decision of a
+//! check, so the tokens in use now are also remembered by their text and compared with it. What can
+//! change afterwards (expiry, state of the organization, its credential) is not remembered but
+//! compared each time. The issuer claim is not compared: the key belongs to this deployment alone,
+//! and its address may change.
 
-use std::hash::Hasher;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use dashmap::DashMap;
 use engine::calendar::Timestamp;
-use engine::directory::{Directory, Organization, OrganizationState};
+use engine::directory::{Directory, Organization, OrganizationState, SecretDigest};
 use engine::ids::OrganizationId;
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -27,6 +32,8 @@ use crate::keys::KeyRing;
 
 /// The longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 4_096;
+/// Tokens that are remembered by their text, about a kilobyte each.
+const RECENT_MAX: usize = 1_024;
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -72,6 +79,7 @@ pub struct Tokens {
     digest_key: [u8; 16],
     verified: DashMap<[u8; 16], Verified, foldhash::fast::FixedState>,
     verified_max: usize,
+    recent: Box<[ArcSwapOption<Recent>]>,
 }
 
 /// How tokens are given out.
@@ -109,6 +117,14 @@ struct Verified {
     scopes: Scopes,
     expires_at: i64,
     generation: Generation,
+}
+
+/// A token that was good a moment ago, and for which credential.
+struct Recent {
+    token: Box<[u8]>,
+    client_id: String,
+    secret: SecretDigest,
+    verified: Verified,
 }
 
 /// Changes whenever client id or secret do.
@@ -155,6 +171,7 @@ impl Tokens {
             digest_key: keys.tokens,
             verified: DashMap::with_hasher(foldhash::fast::FixedState::default()),
             verified_max: settings.verified_max,
+            recent: (0..RECENT_MAX).map(|_| ArcSwapOption::empty()).collect(),
         })
     }
 
@@ -191,24 +208,30 @@ impl Tokens {
         if token.len() > TOKEN_BYTES_MAX {
             return None;
         }
+        let slot = self.slot(token)?;
+        let recent = slot.load();
+        if let Some(recent) = recent.as_ref().filter(|recent| recent.is(token)) {
+            let organization = directory.organization(recent.verified.organization)?;
+            if recent.has_credential_of(organization) {
+                return recent.verified.access(organization, now);
+            }
+        }
         let digest = self.digest(&[token]);
         let remembered = self.verified.get(&digest).map(|verified| *verified);
         let verified = match remembered {
             Some(verified) => verified,
             None => self.verify(directory, token)?,
         };
-        if now.unix_seconds() >= verified.expires_at {
-            return None;
-        }
         let organization = directory.organization(verified.organization)?;
-        let excluded = organization.state == OrganizationState::Excluded;
-        if excluded || self.generation(organization) != verified.generation {
+        if self.generation(organization) != verified.generation {
             return None;
         }
+        let access = verified.access(organization, now)?;
         if remembered.is_none() {
             self.remember(digest, verified, now);
         }
-        Some(Access { id: verified.organization, organization, scopes: verified.scopes })
+        slot.store(Some(Arc::new(Recent::new(token, organization, verified))));
+        Some(access)
     }
 
     /// The public key set of RFC 7517, as text.
@@ -219,6 +242,13 @@ impl Tokens {
     /// Who gives out the tokens.
     pub fn issuer(&self) -> &str {
         &self.issuer
+    }
+
+    /// Where a token is remembered by its text. The end of its signature tells tokens apart.
+    fn slot(&self, token: &[u8]) -> Option<&ArcSwapOption<Recent>> {
+        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+        hasher.write(token.last_chunk::<16>()?);
+        self.recent.get(usize::try_from(hasher.finish()).ok()? % RECENT_MAX)
     }
 
     fn verify(&self, directory: &Directory, token: &[u8]) -> Option<Verified> {
@@ -254,6 +284,37 @@ impl Tokens {
             hasher.write(part);
         }
         hasher.finish128().as_bytes()
+    }
+}
+
+impl Verified {
+    /// What the token allows at `now`, if it still does.
+    fn access(self, organization: &Organization, now: Timestamp) -> Option<Access<'_>> {
+        let expired = now.unix_seconds() >= self.expires_at;
+        if expired || organization.state == OrganizationState::Excluded {
+            return None;
+        }
+        Some(Access { id: self.organization, organization, scopes: self.scopes })
+    }
+}
+
+impl Recent {
+    fn new(token: &[u8], organization: &Organization, verified: Verified) -> Recent {
+        Recent {
+            token: token.into(),
+            client_id: organization.client_id.clone(),
+            secret: organization.secret,
+            verified,
+        }
+    }
+
+    /// Compares in a time that tells nothing of where texts differ.
+    fn is(&self, token: &[u8]) -> bool {
+        verify_slices_are_equal(&self.token, token).is_ok()
+    }
+
+    fn has_credential_of(&self, organization: &Organization) -> bool {
+        self.secret == organization.secret && self.client_id == organization.client_id
     }
 }
 
@@ -359,6 +420,18 @@ mod tests {
         for bad in ["", ".", "..", "a.b.c", "eyJhbGciOiJub25lIn0.e30."] {
             assert!(!good(&tokens, &directory, bad, 1), "{bad}");
         }
+    }
+
+    #[test]
+    fn tokens_that_share_a_slot_do_not_share_access() {
+        let (tokens, directory) = (tokens(), fixture::directory(|_| ()));
+        let text = text(&tokens, &directory, 0);
+        assert!(good(&tokens, &directory, &text, 1));
+        let tail = &text[text.len() - 16..];
+        for changed in [tail.to_string(), format!("x{text}"), text.replacen('.', "..", 1)] {
+            assert!(!good(&tokens, &directory, &changed, 1));
+        }
+        assert!(good(&tokens, &directory, &text, 1));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! The thread that saves snapshots: after some time or some records, whatever comes first. It also
-//! sees to it that freed memory goes back to the system.
+//! The thread that saves snapshots: after some time or some records, whatever comes first, and when
+//! somebody asks for one. It also sees to it that freed memory goes back to the system.
 
 use std::io;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::engine::Engine;
+use tokio::sync::oneshot;
 
 use crate::background;
 use crate::node::chain;
@@ -20,39 +21,84 @@ const PROD_BYTES: usize = 1 << 20;
 
 /// The running thread.
 pub struct Upkeep {
-    end: Sender<()>,
+    orders: Sender<Order>,
     thread: JoinHandle<()>,
+}
+
+enum Order {
+    End,
+    Snapshot(oneshot::Sender<bool>),
 }
 
 impl Upkeep {
     /// Starts the thread.
     pub fn start(engine: Engine, schedule: SnapshotSchedule) -> io::Result<Upkeep> {
-        let (end, ended) = channel();
-        let run = move || {
-            let mut due = Due::new(schedule, Instant::now(), engine.status().records);
-            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                prod_allocator();
-                let records = engine.status().records;
-                if !due.poll_snapshot(Instant::now(), records) {
-                    continue;
-                }
-                match engine.snapshot() {
-                    Ok(()) => tracing::info!(records, "a snapshot was saved"),
-                    Err(error) => {
-                        tracing::error!(error = chain(&error), "no snapshot was saved");
-                    }
-                }
-            }
-        };
-        let thread = background::spawn("snapshots", run)?;
-        Ok(Upkeep { end, thread })
+        let (orders, queue) = channel();
+        let thread = background::spawn("snapshots", move || run(&engine, schedule, &queue))?;
+        Ok(Upkeep { orders, thread })
+    }
+
+    /// What orders snapshots from the thread.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots { orders: self.orders.clone() }
     }
 
     /// Waits for a snapshot in hand and ends the thread.
     pub fn stop(self) {
-        drop(self.end);
+        // A thread that is gone needs no order to end.
+        let _gone = self.orders.send(Order::End);
         if self.thread.join().is_err() {
             tracing::error!("the thread of the snapshots had panicked");
+        }
+    }
+}
+
+/// Orders snapshots.
+#[derive(Clone)]
+pub struct Snapshots {
+    orders: Sender<Order>,
+}
+
+impl Snapshots {
+    /// Has a snapshot saved, behind any that is in hand; whether it was.
+    pub async fn save(&self) -> bool {
+        let (tell, told) = oneshot::channel();
+        self.orders.send(Order::Snapshot(tell)).is_ok() && told.await.unwrap_or(false)
+    }
+}
+
+fn run(engine: &Engine, schedule: SnapshotSchedule, orders: &Receiver<Order>) {
+    let mut due = Due::new(schedule, Instant::now(), engine.status().records);
+    loop {
+        let order = orders.recv_timeout(LOOK);
+        prod_allocator();
+        let records = engine.status().records;
+        match order {
+            Ok(Order::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Order::Snapshot(tell)) => {
+                // Whoever asked may have hung up.
+                let _told = tell.send(save(engine, records));
+                due = Due::new(schedule, Instant::now(), records);
+            }
+            Err(RecvTimeoutError::Timeout) if due.poll_snapshot(Instant::now(), records) => {
+                save(engine, records);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+fn save(engine: &Engine, records: u64) -> bool {
+    let begun = Instant::now();
+    match engine.snapshot() {
+        Ok(()) => {
+            let seconds = begun.elapsed().as_secs();
+            tracing::info!(records, seconds, "a snapshot was saved");
+            true
+        }
+        Err(error) => {
+            tracing::error!(error = chain(&error), "no snapshot was saved");
+            false
         }
     }
 }

@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,8 @@ const VERSION: u8 = 1;
 const HASH_BYTES: usize = 32;
 /// Bytes copied or hashed at once.
 const STEP_BYTES: usize = 256 << 10;
+/// Between two leisurely steps.
+const REST: Duration = Duration::from_millis(5);
 /// Bytes of a marker; one with many more files than we ever write is not ours.
 const MARKER_BYTES_MAX: u64 = 16 << 20;
 
@@ -123,6 +126,24 @@ impl Marker {
     }
 }
 
+/// How the device is used, in steps of some hundred kilobytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// Nobody else is there yet.
+    Hurried,
+    /// Between two steps others get their turn.
+    Leisurely,
+}
+
+impl Pace {
+    /// Called between two steps.
+    pub fn rest(self) {
+        if let Pace::Leisurely = self {
+            std::thread::sleep(REST);
+        }
+    }
+}
+
 /// The directory of a generation.
 pub fn generation_path(partition: &Path, generation: Generation) -> PathBuf {
     partition.join(format!("generation-{:020}", generation.0))
@@ -140,13 +161,13 @@ pub fn generation_of(name: &Path) -> Option<Generation> {
 }
 
 /// The files in a directory and below, each with its digest.
-pub fn digest_tree(directory: &Path) -> io::Result<Vec<FileDigest>> {
-    walk(directory, &mut |_, _| Ok(Box::new(io::sink())))
+pub fn digest_tree(directory: &Path, pace: Pace) -> io::Result<Vec<FileDigest>> {
+    walk(directory, pace, &mut |_, _| Ok(Box::new(io::sink())))
 }
 
 /// Copies a directory and what is below; returns the digests of what was copied.
-pub fn copy_tree(directory: &Path, copy: &Path) -> io::Result<Vec<FileDigest>> {
-    walk(directory, &mut |path, is_directory| {
+pub fn copy_tree(directory: &Path, copy: &Path, pace: Pace) -> io::Result<Vec<FileDigest>> {
+    walk(directory, pace, &mut |path, is_directory| {
         let path = copy.join(path);
         if is_directory {
             fs::create_dir(path)?;
@@ -182,7 +203,7 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 /// Where the bytes of a file go; called for directories as well, which have none.
 type Sink<'a> = dyn FnMut(&Path, bool) -> io::Result<Box<dyn Write>> + 'a;
 
-fn walk(root: &Path, sink: &mut Sink) -> io::Result<Vec<FileDigest>> {
+fn walk(root: &Path, pace: Pace, sink: &mut Sink) -> io::Result<Vec<FileDigest>> {
     let mut digests = Vec::new();
     let mut directories = vec![PathBuf::new()];
     let mut buffer = vec![0; STEP_BYTES];
@@ -208,6 +229,7 @@ fn walk(root: &Path, sink: &mut Sink) -> io::Result<Vec<FileDigest>> {
                 hasher.update(read);
                 copy.write_all(read)?;
                 bytes += count as u64;
+                pace.rest();
             }
             digests.push(FileDigest { path, bytes, hash: *hasher.finalize().as_bytes() });
         }

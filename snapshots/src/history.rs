@@ -24,8 +24,8 @@ use engine::journal::{Journal, JournalError, Position};
 
 use crate::history::archive::{Archive, ArchiveError};
 use crate::history::follower::{Follower, Subject};
-use crate::history::index::{Index, IndexError};
-use crate::history::limits::{ARCHIVE_FILE_BYTES, INDEX_CACHE_BYTES, SHUTDOWN_WAIT};
+use crate::history::index::{Index, IndexError, IndexOptions};
+use crate::history::limits::{ARCHIVE_FILE_BYTES, INDEX_CACHE_BYTES, SHUTDOWN_WAIT, TAIL_RECORDS};
 use crate::history::progress::Progress;
 
 pub mod archive;
@@ -34,6 +34,7 @@ mod follower;
 mod index;
 pub mod limits;
 mod progress;
+mod tail;
 
 /// The history of one partition. Dropping it makes the index and the archive durable and ends the
 /// follower.
@@ -51,6 +52,8 @@ pub struct HistoryOptions {
     pub archive_file_bytes: u64,
     /// Bytes of blocks that the index keeps in memory.
     pub index_cache_bytes: u64,
+    /// Settled transactions kept in memory before they are written into the index.
+    pub tail_records: usize,
 }
 
 impl Default for HistoryOptions {
@@ -58,6 +61,7 @@ impl Default for HistoryOptions {
         HistoryOptions {
             archive_file_bytes: ARCHIVE_FILE_BYTES,
             index_cache_bytes: INDEX_CACHE_BYTES,
+            tail_records: TAIL_RECORDS,
         }
     }
 }
@@ -103,7 +107,10 @@ impl StoredHistory {
             journal,
             partition,
             index_directory: directory.join("index"),
-            index_cache_bytes: options.index_cache_bytes,
+            index_options: IndexOptions {
+                cache_bytes: options.index_cache_bytes,
+                tail_records: options.tail_records,
+            },
         };
         let follower = Follower::new(subject, archive, Arc::clone(&progress));
         let name = format!("history-{partition}");

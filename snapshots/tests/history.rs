@@ -301,7 +301,12 @@ impl World {
             model: Model::default(),
             random: Random(seed),
             home: tempfile::tempdir().unwrap(),
-            options: HistoryOptions { archive_file_bytes: 20_000, index_cache_bytes: 8 << 20 },
+            options: HistoryOptions {
+                archive_file_bytes: 20_000,
+                index_cache_bytes: 8 << 20,
+                // Some histories are written out often, some never.
+                tail_records: [7, 50, 1_000][seed as usize % 3],
+            },
             partition: PARTITION,
             transaction: 0,
         }

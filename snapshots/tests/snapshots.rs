@@ -10,7 +10,7 @@ use std::time::Instant;
 use engine::ids::PartitionId;
 use engine::journal::Position;
 use engine::snapshot::{Generation, SnapshotError, SnapshotPart, SnapshotStore};
-use snapshots::generation::{Contents, Marker, digest_tree};
+use snapshots::generation::{Contents, Marker, Pace, digest_tree};
 use snapshots::sled_snapshots::{PART_BYTES_MAX, SledSnapshots};
 use tempfile::TempDir;
 
@@ -164,10 +164,10 @@ fn the_two_newest_are_kept_and_come_back() {
 fn reading_changes_no_byte_of_a_generation() {
     let (directory, store, generations) = two_generations();
     let path = generation_path(directory.path(), generations[1]);
-    let before = digest_tree(&path).unwrap();
+    let before = digest_tree(&path, Pace::Hurried).unwrap();
     assert_eq!(read(&store, generations[1]).unwrap().len(), 300);
     drop(store.read(PARTITION, generations[1]).unwrap());
-    assert_eq!(digest_tree(&path).unwrap(), before);
+    assert_eq!(digest_tree(&path, Pace::Hurried).unwrap(), before);
     assert_eq!(fs::read_dir(partition(directory.path())).unwrap().count(), 4, "no copy is left");
     fs::create_dir(partition(directory.path()).join("reading-left")).unwrap();
     SledSnapshots::open(directory.path()).unwrap();
@@ -282,7 +282,7 @@ fn remake_marker(directory: &Path, generation: Generation) {
     let marker = Marker::read(&partition, generation).unwrap();
     let contents =
         Contents { info: marker.info(), part_count: marker.part_count, digest: marker.digest };
-    let files = digest_tree(&generation_path(directory, generation)).unwrap();
+    let files = digest_tree(&generation_path(directory, generation), Pace::Hurried).unwrap();
     Marker::new(contents, files).write(&partition).unwrap();
 }
 

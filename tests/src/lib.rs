@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod calls;
 pub mod fixture;
 pub mod http;
 pub mod memory;
 pub mod seed;
 pub mod server;
 pub mod simulation;
+pub mod stage;

@@ -106,6 +106,12 @@ impl Server {
         self.administer("/admin/import", lines)
     }
 
+    /// Has a snapshot saved.
+    pub fn save_snapshot(&self) {
+        let answer = self.administer("/admin/snapshot", "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
     fn administer(&self, path: &str, body: &str) -> Response {
         let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
         Client::connect(self.admin).post(path, &[&authorization], body.as_bytes())

@@ -1,82 +1,30 @@
 //! Rows Y1 to Y11 of the acceptance table, against the started server, byte for byte. (Row Y13 needs
-//! the inside: `engine.rs`.)
+//! the inside: `engine.rs`.) And what the administration is asked for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use tempfile::TempDir;
-use tests::http::{Client, Response};
-use tests::server::Server;
+use tests::calls::{BOTH, CANCEL, CHECK, CONFIRM, HISTORY, OK_CHECK, SERVICES, Y8A};
+use tests::http::Client;
+use tests::stage::Stage;
 
-const BOTH: &str = "ECS.WebAPI OrganizationAPI";
-const CHECK: &str = "/api/CheckClientBenefits";
-const CONFIRM: &str = "/api/ConfirmTransaction";
-const CANCEL: &str = "/api/CancelTransaction";
-const SERVICES: &str = "/api/GetOrganizationServices";
-const HISTORY: &str = "/api/GetTransactions";
-const OK_CHECK: &str = r#"{"serviceId":1,"organizationTerminalId":2,"clientCode":"AAABBBCCC"}"#;
-const Y8A: &str =
-    r#"{"clientId":1,"benefitCategoryId":20,"transactionId":1,"price":300,"discountedPrice":100}"#;
+const VETERAN: (u32, &str) = (20, "Ветеран труда");
 
-/// A server with the fixture and the tokens of its organizations.
-struct Stage {
-    server: Server,
-    o1: String,
-    o2: String,
-    o3: String,
-    o9: String,
-    _directory: TempDir,
+fn check_granted(stage: &Stage, token: &str, body: &str, transaction: u64, category: (u32, &str)) {
+    stage.exact(token, CHECK, body, (200, &granted(transaction, category)));
 }
 
-impl Stage {
-    fn set() -> Stage {
-        let directory = tempfile::tempdir().unwrap();
-        let server = Server::start_with_fixture(&directory.path().join("data"));
-        Stage {
-            o1: server.token("111", "aaaabbbbbcccccc", BOTH),
-            o2: server.token("222", "s222", BOTH),
-            o3: server.token("333", "s333", BOTH),
-            o9: server.token("900", "s900", "ECS.WebAPI"),
-            server,
-            _directory: directory,
-        }
-    }
-
-    fn call(&self, token: &str, path: &str, body: &str) -> Response {
-        self.server.client().call(token, path, body)
-    }
-
-    /// Calls as O1 and expects a status and a body.
-    fn exact(&self, path: &str, body: &str, expected: (u16, &str)) {
-        let answer = self.call(&self.o1, path, body);
-        assert_eq!((answer.status, answer.body.as_str()), expected, "{path} {body}");
-    }
-
-    fn error(&self, token: &str, path: &str, body: &str, expected: (u16, i64)) {
-        let answer = self.call(token, path, body);
-        let (status, code) = expected;
-        assert_eq!(answer.error(), (status, Some(code)), "{path} {body}: {answer:?}");
-        assert!(answer.json()["message"].is_string());
-    }
-
-    fn granted(&self, token: &str, body: &str, transaction: u64, category: (u32, &str)) {
-        let answer = self.call(token, CHECK, body);
-        assert_eq!((answer.status, answer.body), (200, granted(transaction, category)), "{body}");
-    }
-
-    fn refused(&self, token: &str, body: &str, code: u8) {
-        let text = match code {
-            1 => "У владельца карты ЕЦС отсутствует льгота у данного Акцептанта",
-            2 => "Ошибка ввода кода держателя КЖЯ - клиент не найден",
-            5 => "Карта ЕЦС имеет неактивный статус",
-            7 => "ID участника отсутствует в системе",
-            _ => "Код типа услуги не найден",
-        };
-        let expected = format!(
-            r#"{{"resultCode":{code},"resultMessage":"{text}","transactionId":0,"clientId":0,"benefits":[]}}"#
-        );
-        let answer = self.call(token, CHECK, body);
-        assert_eq!((answer.status, answer.body), (200, expected), "{body}");
-    }
+fn check_refused(stage: &Stage, token: &str, body: &str, code: u8) {
+    let text = match code {
+        1 => "У владельца карты ЕЦС отсутствует льгота у данного Акцептанта",
+        2 => "Ошибка ввода кода держателя КЖЯ - клиент не найден",
+        5 => "Карта ЕЦС имеет неактивный статус",
+        7 => "ID участника отсутствует в системе",
+        _ => "Код типа услуги не найден",
+    };
+    let expected = format!(
+        r#"{{"resultCode":{code},"resultMessage":"{text}","transactionId":0,"clientId":0,"benefits":[]}}"#
+    );
+    stage.exact(token, CHECK, body, (200, &expected));
 }
 
 fn granted(transaction: u64, (id, name): (u32, &str)) -> String {
@@ -84,8 +32,6 @@ fn granted(transaction: u64, (id, name): (u32, &str)) -> String {
         r#"{{"resultCode":0,"transactionId":{transaction},"clientId":1,"benefits":[{{"benefitCategory":{{"id":{id},"name":"{name}"}}}}]}}"#
     )
 }
-
-const VETERAN: (u32, &str) = (20, "Ветеран труда");
 
 #[test]
 fn y1_token() {
@@ -132,7 +78,7 @@ fn y2_bearer_and_scope() {
     stage.server.set_clock("2025-06-02T11:00:01Z");
     stage.error(&stage.o1, CHECK, OK_CHECK, (401, 120));
     let token = stage.server.token("111", "aaaabbbbbcccccc", BOTH);
-    stage.granted(&token, OK_CHECK, 1, VETERAN);
+    check_granted(&stage, &token, OK_CHECK, 1, VETERAN);
     let line = |id: &str| {
         let line = tests::fixture::REGISTRY.lines().find(|line| line.contains(id)).unwrap();
         line.to_owned()
@@ -141,7 +87,7 @@ fn y2_bearer_and_scope() {
     assert_eq!(stage.server.import(&rotated).status, 200);
     stage.error(&token, CHECK, OK_CHECK, (401, 120));
     let token = stage.server.token("111", "rotated", BOTH);
-    stage.granted(&token, OK_CHECK, 2, VETERAN);
+    check_granted(&stage, &token, OK_CHECK, 2, VETERAN);
     let excluded = rotated.replace(r#""state":"active""#, r#""state":"excluded""#);
     assert_eq!(stage.server.import(&excluded).status, 200);
     stage.error(&token, CHECK, OK_CHECK, (401, 120));
@@ -159,19 +105,19 @@ fn y3_ip_allow_list() {
     let answer = stranger.post("/api/NoSuchMethod", &forged, OK_CHECK.as_bytes());
     assert_eq!(answer.error(), (404, None));
     assert_eq!(stranger.call("no.such.token", CHECK, OK_CHECK).error(), (401, Some(120)));
-    stage.granted(&stage.o1, OK_CHECK, 1, VETERAN);
+    check_granted(&stage, &stage.o1, OK_CHECK, 1, VETERAN);
 }
 
 #[test]
 fn y4_top_benefit() {
     let stage = Stage::set();
-    stage.granted(&stage.o1, OK_CHECK, 1, VETERAN);
+    check_granted(&stage, &stage.o1, OK_CHECK, 1, VETERAN);
     let by_card = r#"{"serviceId":1,"organizationTerminalId":2,"cardNumber":"9643901401015000019","cardSeries":"14010125"}"#;
-    stage.granted(&stage.o1, by_card, 2, VETERAN);
+    check_granted(&stage, &stage.o1, by_card, 2, VETERAN);
     stage.server.set_clock("2025-05-31T14:59:59Z");
-    stage.granted(&stage.o1, OK_CHECK, 3, (10, "Инвалид I группы"));
+    check_granted(&stage, &stage.o1, OK_CHECK, 3, (10, "Инвалид I группы"));
     stage.server.set_clock("2025-05-31T15:00:00Z");
-    stage.granted(&stage.o1, OK_CHECK, 4, VETERAN);
+    check_granted(&stage, &stage.o1, OK_CHECK, 4, VETERAN);
 }
 
 #[test]
@@ -181,7 +127,7 @@ fn y5_negative_checks() {
         let body = format!(
             r#"{{"serviceId":{service},"organizationTerminalId":{terminal},"clientCode":"{code}"}}"#
         );
-        stage.refused(&stage.o1, &body, result);
+        check_refused(&stage, &stage.o1, &body, result);
     };
     check(2, 2, "AAABBBCCC", 1);
     check(1, 2, "ZZZ", 2);
@@ -213,12 +159,12 @@ fn y7_field_by_type() {
     let o1_snils = r#"{"serviceId":1,"organizationTerminalId":2,"clientSnils":"59492311630"}"#;
     stage.error(&stage.o1, CHECK, o1_snils, (400, 102));
     let o2_snils = r#"{"serviceId":1,"organizationTerminalId":20,"clientSnils":"59492311630"}"#;
-    stage.granted(&stage.o2, o2_snils, 1, VETERAN);
+    check_granted(&stage, &stage.o2, o2_snils, 1, VETERAN);
     let o2_code = r#"{"serviceId":1,"organizationTerminalId":20,"clientCode":"AAABBBCCC"}"#;
     stage.error(&stage.o2, CHECK, o2_code, (400, 102));
     let o3 =
         r#"{"serviceId":3,"organizationTerminalId":30,"clientCode":"AAABBBCCC","price":150.5}"#;
-    stage.granted(&stage.o3, o3, 2, VETERAN);
+    check_granted(&stage, &stage.o3, o3, 2, VETERAN);
     let o1_price =
         r#"{"serviceId":1,"organizationTerminalId":2,"clientCode":"AAABBBCCC","price":1}"#;
     stage.error(&stage.o1, CHECK, o1_price, (400, 102));
@@ -228,7 +174,7 @@ fn y7_field_by_type() {
 #[test]
 fn y8_confirm() {
     let stage = Stage::set();
-    stage.granted(&stage.o1, OK_CHECK, 1, VETERAN);
+    check_granted(&stage, &stage.o1, OK_CHECK, 1, VETERAN);
     for (from, to, code) in [
         (r#""benefitCategoryId":20"#, r#""benefitCategoryId":30"#, (409, 108)),
         (r#""transactionId":1"#, r#""transactionId":999"#, (404, 106)),
@@ -243,8 +189,8 @@ fn y8_confirm() {
     ] {
         stage.error(&stage.o1, CONFIRM, &Y8A.replace(from, to), code);
     }
-    stage.exact(CONFIRM, Y8A, (200, ""));
-    stage.exact(CONFIRM, Y8A, (200, ""));
+    stage.exact(&stage.o1, CONFIRM, Y8A, (200, ""));
+    stage.exact(&stage.o1, CONFIRM, Y8A, (200, ""));
     stage.error(&stage.o1, CONFIRM, &Y8A.replace(":100}", ":90}"), (409, 107));
     stage.error(&stage.o1, CONFIRM, &Y8A.replace(":20,", ":30,"), (409, 108));
     stage.error(&stage.o2, CONFIRM, Y8A, (404, 106));
@@ -257,17 +203,17 @@ fn y8_confirm() {
 fn y9_refusal() {
     let stage = Stage::set();
     let cancel = r#"{"clientId":1,"transactionId":1}"#;
-    stage.granted(&stage.o1, OK_CHECK, 1, VETERAN);
-    stage.exact(CANCEL, cancel, (200, ""));
+    check_granted(&stage, &stage.o1, OK_CHECK, 1, VETERAN);
+    stage.exact(&stage.o1, CANCEL, cancel, (200, ""));
     let page = r#"{"clientCode":"AAABBBCCC","dateFrom":"2025-06-01","dateTo":"2025-06-30"}"#;
     assert_eq!(stage.call(&stage.o9, HISTORY, page).json()["totalItems"], 0);
     stage.error(&stage.o1, CONFIRM, Y8A, (404, 106));
-    stage.exact(CANCEL, cancel, (200, ""));
+    stage.exact(&stage.o1, CANCEL, cancel, (200, ""));
     let second = |body: &str| body.replace(r#""transactionId":1"#, r#""transactionId":2"#);
-    stage.granted(&stage.o1, OK_CHECK, 2, VETERAN);
-    stage.exact(CONFIRM, &second(Y8A), (200, ""));
+    check_granted(&stage, &stage.o1, OK_CHECK, 2, VETERAN);
+    stage.exact(&stage.o1, CONFIRM, &second(Y8A), (200, ""));
     stage.error(&stage.o1, CANCEL, &second(cancel), (409, 107));
-    stage.granted(&stage.o1, OK_CHECK, 3, VETERAN);
+    check_granted(&stage, &stage.o1, OK_CHECK, 3, VETERAN);
     stage.server.set_clock("2025-06-03T10:00:00Z");
     let token = stage.server.token("111", "aaaabbbbbcccccc", BOTH);
     let third = Y8A.replace(r#""transactionId":1"#, r#""transactionId":3"#);
@@ -279,19 +225,19 @@ fn y10_services_list() {
     let stage = Stage::set();
     let pool_and_museum = r#""pageItems":[{"service":{"id":1,"name":"Посещение бассейна"}},{"service":{"id":2,"name":"Посещение музея"}}]"#;
     let first = format!(r#"{{{pool_and_museum},"totalItems":2,"currentPageIndex":0}}"#);
-    stage.exact(SERVICES, r#"{"pageIndex":0,"pageSize":10}"#, (200, &first));
+    stage.exact(&stage.o1, SERVICES, r#"{"pageIndex":0,"pageSize":10}"#, (200, &first));
     let fifth = r#"{"pageItems":[],"totalItems":2,"currentPageIndex":5}"#;
-    stage.exact(SERVICES, r#"{"pageIndex":5}"#, (200, fifth));
+    stage.exact(&stage.o1, SERVICES, r#"{"pageIndex":5}"#, (200, fifth));
     stage.error(&stage.o1, SERVICES, r#"{"pageSize":0}"#, (400, 105));
     stage.error(&stage.o1, SERVICES, r#"{"pageSize":-1}"#, (400, 105));
-    stage.exact(SERVICES, "{}", (200, &first));
+    stage.exact(&stage.o1, SERVICES, "{}", (200, &first));
 }
 
 #[test]
 fn y11_history() {
     let stage = Stage::set();
-    stage.granted(&stage.o1, OK_CHECK, 1, VETERAN);
-    stage.exact(CONFIRM, Y8A, (200, ""));
+    check_granted(&stage, &stage.o1, OK_CHECK, 1, VETERAN);
+    stage.exact(&stage.o1, CONFIRM, Y8A, (200, ""));
     let june = r#"{"clientCode":"AAABBBCCC","dateFrom":"2025-06-01","dateTo":"2025-06-30"}"#;
     let expected = concat!(
         r#"{"pageItems":[{"id":1,"confirmationDate":"2025-06-02T10:00:00.000000Z","#,
@@ -314,4 +260,15 @@ fn y11_history() {
     stage.error(&stage.o1, HISTORY, june, (403, 121));
     let later = june.replace("06-01", "06-03").replace("06-30", "06-04");
     assert_eq!(stage.call(&stage.o9, HISTORY, &later).json()["totalItems"], 0);
+}
+
+#[test]
+fn a_snapshot_is_saved_when_asked_for() {
+    let stage = Stage::set();
+    let has = |line: &str| stage.server.metrics().lines().any(|printed| printed == line);
+    let uninvited = Client::connect(stage.server.admin).post("/admin/snapshot", &[], b"");
+    assert_eq!(uninvited.status, 401, "{uninvited:?}");
+    assert!(has("eligo_snapshot_age_seconds -1"));
+    stage.server.save_snapshot();
+    assert!(has("eligo_snapshot_age_seconds 0"));
 }

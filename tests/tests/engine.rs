@@ -15,6 +15,7 @@ use engine::ids::{
     CategoryId, HolderId, Kopecks, OrganizationId, PartitionId, ServiceId, ShardId, TerminalId,
     TransactionId,
 };
+use engine::import::ImportError;
 use engine::journal::Journal;
 use engine::keys::{Keys, SecretKey};
 use engine::shard_actor::Fault;
@@ -314,6 +315,37 @@ fn an_import_is_all_or_nothing() {
     let node = node.restart();
     assert_eq!(node.engine.registry().holder_id(&code("DDDEEEFFF")), Some(HolderId(8)));
     assert_eq!(node.engine.registry().holder_count(), 3);
+}
+
+#[test]
+fn the_journal_tells_how_an_import_of_unknown_end_has_ended() {
+    let moved = concat!(
+        r#"{"kind":"holder","id":8,"region":"14","cards":[{"type":"ecs","client_code":"DDDEEEFFF"}],"categories":[]}"#,
+        "\n",
+        r#"{"kind":"holder","id":2,"deleted":true}"#,
+    );
+    for (fault, took_effect) in [(AppendFault::Kept, true), (AppendFault::Lost, false)] {
+        let node = Node::start();
+        let before = node.engine.registry().id();
+        let owner = || node.engine.registry().holder_id(&code("DDDEEEFFF"));
+        // The part is appended, the end of the record that commits it is unknown.
+        node.journal.plan_faults([None, Some(fault)]);
+        let imported = node.engine.import(&mut moved.as_bytes());
+        if took_effect {
+            assert_eq!(imported.unwrap().revision.0, before.0 + 1);
+        } else {
+            assert!(matches!(imported, Err(ImportError::Unavailable)), "{imported:?}");
+            assert_eq!((node.engine.registry().id(), owner()), (before, Some(HolderId(2))));
+            let again = node.engine.import(&mut moved.as_bytes()).unwrap();
+            assert_eq!(again.revision.0, before.0 + 1);
+        }
+        assert_eq!(owner(), Some(HolderId(8)), "{fault:?}");
+        let revision = node.engine.registry().id();
+        node.engine.snapshot().unwrap();
+        let node = node.restart();
+        assert_eq!(node.engine.registry().id(), revision);
+        assert_eq!(node.engine.registry().holder_id(&code("DDDEEEFFF")), Some(HolderId(8)));
+    }
 }
 
 fn confirmations(node: &Node) -> usize {

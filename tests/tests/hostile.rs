@@ -13,16 +13,11 @@ use gateway::errors::ApiError;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use tempfile::TempDir;
+use tests::calls::{CANCEL, CHECK, CHECKS, CONFIRM, HISTORY, OK_CHECK, SERVICES, TOKEN, Y8A};
 use tests::http::{Client, Response};
 use tests::seed;
-use tests::server::Server;
+use tests::stage::Stage;
 
-const BOTH: &str = "ECS.WebAPI OrganizationAPI";
-const TOKEN: &str = "/connect/token";
-const CHECK: &str = "/api/CheckClientBenefits";
-const CHECKS: &str = "/api/v2/checks";
-const OK_CHECK: &str = r#"{"serviceId":1,"organizationTerminalId":2,"clientCode":"AAABBBCCC"}"#;
 /// The limits of the server in these tests.
 const BODY_BYTES_MAX: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -41,78 +36,54 @@ const SECRETS: &[&str] = &[
     tests::server::ADMIN_TOKEN,
 ];
 
-/// A server with the fixture, and tokens.
-struct Stage {
-    server: Server,
-    o1: String,
-    o2: String,
-    o3: String,
-    o9: String,
-    _directory: TempDir,
+/// A server that loses patience after [`PATIENCE`].
+fn set_impatient() -> Stage {
+    let millis = PATIENCE.as_millis().to_string();
+    let times: [&str; 4] = ["--header-timeout-ms", &millis, "--body-timeout-ms", &millis];
+    Stage::set_with(&[&times[..], &["--log", "info"]].concat())
 }
 
-impl Stage {
-    fn set(more: &[&str]) -> Stage {
-        let directory = tempfile::tempdir().unwrap();
-        let server = Server::start_with_fixture_and(&directory.path().join("data"), more);
-        Stage {
-            o1: server.token("111", "aaaabbbbbcccccc", BOTH),
-            o2: server.token("222", "s222", BOTH),
-            o3: server.token("333", "s333", BOTH),
-            o9: server.token("900", "s900", "ECS.WebAPI"),
-            server,
-            _directory: directory,
-        }
-    }
+/// An ordinary check is answered exactly, in time, on a new connection.
+fn check_ordinary(stage: &Stage) {
+    let begun = Instant::now();
+    let answer = stage.server.client().call(&stage.o1, CHECK, OK_CHECK);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let transaction = &answer.json()["transactionId"];
+    let expected = format!(
+        r#"{{"resultCode":0,"transactionId":{transaction},"clientId":1,"benefits":[{{"benefitCategory":{{"id":20,"name":"Ветеран труда"}}}}]}}"#
+    );
+    assert_eq!(answer.body, expected);
+}
 
-    /// A server that loses patience after [`PATIENCE`].
-    fn set_impatient() -> Stage {
-        let millis = PATIENCE.as_millis().to_string();
-        Stage::set(&["--header-timeout-ms", &millis, "--body-timeout-ms", &millis, "--log", "info"])
+/// Nothing went wrong inside, and nothing of the requests is to be seen outside.
+fn check_silence(stage: &Stage) {
+    let log = stage.server.log();
+    assert_eq!(log.alarms(), Vec::<String>::new());
+    let texts = [log.text(), stage.server.metrics()];
+    let tokens = [&stage.o1, &stage.o2, &stage.o3, &stage.o9].map(String::as_str);
+    for secret in SECRETS.iter().copied().chain(tokens) {
+        let seen = texts.iter().any(|text| text.contains(secret));
+        assert!(!seen, "`{secret}` in the log or the metrics");
     }
+}
 
-    /// An ordinary check is answered exactly, in time, on a new connection.
-    fn check_ordinary(&self) {
-        let begun = Instant::now();
-        let answer = self.server.client().call(&self.o1, CHECK, OK_CHECK);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let transaction = &answer.json()["transactionId"];
-        let expected = format!(
-            r#"{{"resultCode":0,"transactionId":{transaction},"clientId":1,"benefits":[{{"benefitCategory":{{"id":20,"name":"Ветеран труда"}}}}]}}"#
-        );
-        assert_eq!(answer.body, expected);
-    }
+/// The head of a check by O1 with more headers.
+fn head_of(stage: &Stage, more: &str) -> Vec<u8> {
+    let token = &stage.o1;
+    let head = format!(
+        "POST {CHECK} HTTP/1.1\r\nHost: eligo\r\nAuthorization: Bearer {token}\r\n{more}\r\n\r\n"
+    );
+    head.into_bytes()
+}
 
-    /// Nothing went wrong inside, and nothing of the requests is to be seen outside.
-    fn check_silence(&self) {
-        let log = self.server.log();
-        assert_eq!(log.alarms(), Vec::<String>::new());
-        let texts = [log.text(), self.server.metrics()];
-        let tokens = [&self.o1, &self.o2, &self.o3, &self.o9].map(String::as_str);
-        for secret in SECRETS.iter().copied().chain(tokens) {
-            let seen = texts.iter().any(|text| text.contains(secret));
-            assert!(!seen, "`{secret}` in the log or the metrics");
-        }
-    }
-
-    /// The head of a check by O1 with more headers.
-    fn head(&self, more: &str) -> Vec<u8> {
-        let token = &self.o1;
-        let head = format!(
-            "POST {CHECK} HTTP/1.1\r\nHost: eligo\r\nAuthorization: Bearer {token}\r\n{more}\r\n\r\n"
-        );
-        head.into_bytes()
-    }
-
-    fn sent(&self, head: &str, body: &[u8]) -> Client {
-        let mut client = self.server.client();
-        let mut request = self.head(head);
-        request.extend_from_slice(body);
-        // The server may answer and close before it has read everything.
-        let _closed = client.send(&request);
-        client
-    }
+fn sent(stage: &Stage, head: &str, body: &[u8]) -> Client {
+    let mut client = stage.server.client();
+    let mut request = head_of(stage, head);
+    request.extend_from_slice(body);
+    // The server may answer and close before it has read everything.
+    let _closed = client.send(&request);
+    client
 }
 
 fn is_error(answer: &Response, error: ApiError) {
@@ -122,14 +93,14 @@ fn is_error(answer: &Response, error: ApiError) {
 
 #[test]
 fn oversized_bodies_are_refused() {
-    let stage = Stage::set_impatient();
+    let stage = set_impatient();
     for bytes in [BODY_BYTES_MAX + 1, 1 << 20, 64 << 20] {
         let length = format!("Content-Length: {bytes}");
-        let mut client = stage.sent(&length, &vec![b' '; bytes.min(4 << 20)]);
+        let mut client = sent(&stage, &length, &vec![b' '; bytes.min(4 << 20)]);
         is_error(&client.read_response().unwrap(), ApiError::TooLarge);
     }
     // Without a length a body is too large as soon as it is.
-    check_endless(stage.sent("Transfer-Encoding: chunked", b""), 413);
+    check_endless(sent(&stage, "Transfer-Encoding: chunked", b""), 413);
     let mut unread = stage.server.client();
     let discovery =
         "GET /.well-known/jwks.json HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -138,9 +109,9 @@ fn oversized_bodies_are_refused() {
     let mut largest = OK_CHECK.as_bytes().to_vec();
     largest.resize(BODY_BYTES_MAX, b' ');
     let length = format!("Content-Length: {BODY_BYTES_MAX}");
-    assert_eq!(stage.sent(&length, &largest).read_response().unwrap().status, 200);
-    stage.check_ordinary();
-    stage.check_silence();
+    assert_eq!(sent(&stage, &length, &largest).read_response().unwrap().status, 200);
+    check_ordinary(&stage);
+    check_silence(&stage);
 }
 
 /// Sends a body in chunks until the server has had enough, which must come soon.
@@ -156,11 +127,11 @@ fn check_endless(mut client: Client, status: u16) {
 
 #[test]
 fn truncated_requests_are_given_up() {
-    let stage = Stage::set_impatient();
+    let stage = set_impatient();
     let half = &OK_CHECK.as_bytes()[..20];
     let length = format!("Content-Length: {}", OK_CHECK.len());
     let begun = Instant::now();
-    let mut stalled = stage.sent(&length, half);
+    let mut stalled = sent(&stage, &length, half);
     let mut refused = stage.server.client();
     refused
         .send(format!("POST {CHECK} HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n{{").as_bytes())
@@ -177,18 +148,18 @@ fn truncated_requests_are_given_up() {
     }
     assert!(begun.elapsed() < 5 * PATIENCE, "{:?}", begun.elapsed());
     for _ in 0..100 {
-        drop(stage.sent(&length, half));
+        drop(sent(&stage, &length, half));
     }
-    let mut ended = stage.sent(&length, half);
+    let mut ended = sent(&stage, &length, half);
     ended.end_sending();
     assert_ne!(ended.read_response().map(|answer| answer.status), Some(200));
-    stage.check_ordinary();
-    stage.check_silence();
+    check_ordinary(&stage);
+    check_silence(&stage);
 }
 
 #[test]
 fn bodies_without_a_meaning_are_refused() {
-    let stage = Stage::set_impatient();
+    let stage = set_impatient();
     let mut client = stage.server.client();
     let mut check = |body: &[u8], expected: ApiError| {
         let authorization = format!("Authorization: Bearer {}", stage.o1);
@@ -219,13 +190,13 @@ fn bodies_without_a_meaning_are_refused() {
         let answer = client.post(CHECK, &[&header, &authorization], OK_CHECK.as_bytes());
         assert_eq!(answer.status, 200, "D0 names no content type of a call: {content_type}");
     }
-    stage.check_ordinary();
-    stage.check_silence();
+    check_ordinary(&stage);
+    check_silence(&stage);
 }
 
 #[test]
 fn heads_without_a_meaning_are_refused() {
-    let stage = Stage::set_impatient();
+    let stage = set_impatient();
     let answers = |request: &[u8]| {
         let mut client = stage.server.client();
         let _closed = client.send(request);
@@ -235,9 +206,9 @@ fn heads_without_a_meaning_are_refused() {
         answers
     };
     let length = format!("Content-Length: {}", OK_CHECK.len());
-    let request = [&stage.head(&length), OK_CHECK.as_bytes()].concat();
+    let request = [&head_of(&stage, &length), OK_CHECK.as_bytes()].concat();
     let more = |header: String| {
-        [&stage.head(&format!("{length}\r\n{header}")), OK_CHECK.as_bytes()].concat()
+        [&head_of(&stage, &format!("{length}\r\n{header}")), OK_CHECK.as_bytes()].concat()
     };
     assert_eq!(answers(&more(format!("X: {}", "x".repeat(1 << 20)))), [431]);
     assert_eq!(answers(&more(vec!["X: x"; 200].join("\r\n"))), [431]);
@@ -247,8 +218,8 @@ fn heads_without_a_meaning_are_refused() {
     assert_eq!(answers(&[&request[..], b"\x16\x03\x01\x02\0garbage\r\n\r\n"].concat()), [200, 400]);
     assert_eq!(answers(b"GET / HTTP/9.9\r\n\r\n"), [400]);
     assert_eq!(answers(&[0; 1_000]), [400]);
-    stage.check_ordinary();
-    stage.check_silence();
+    check_ordinary(&stage);
+    check_silence(&stage);
 }
 
 /// A call as it should be.
@@ -290,15 +261,11 @@ fn templates(stage: &Stage) -> Vec<Template<'_>> {
             o3,
             r#"{"serviceId":3,"organizationTerminalId":30,"clientCode":"AAABBBCCC","price":150.5}"#,
         ),
+        template(CONFIRM, o1, Y8A),
+        template(CANCEL, o1, r#"{"clientId":1,"transactionId":2}"#),
+        template(SERVICES, o1, r#"{"pageIndex":0,"pageSize":10}"#),
         template(
-            "/api/ConfirmTransaction",
-            o1,
-            r#"{"clientId":1,"benefitCategoryId":20,"transactionId":1,"price":300,"discountedPrice":100}"#,
-        ),
-        template("/api/CancelTransaction", o1, r#"{"clientId":1,"transactionId":2}"#),
-        template("/api/GetOrganizationServices", o1, r#"{"pageIndex":0,"pageSize":10}"#),
-        template(
-            "/api/GetTransactions",
+            HISTORY,
             o9,
             r#"{"clientCode":"AAABBBCCC","dateFrom":"2025-06-01","dateTo":"2025-06-30","pageIndex":0,"pageSize":50}"#,
         ),
@@ -396,7 +363,7 @@ fn check_documented(path: &str, answer: &Response, request: &[u8]) {
             let item = |item: &Value| documented(item) || item["errorCode"].is_u64();
             assert!(answer["results"].as_array().unwrap().iter().all(item), "{}", told());
         }
-        "/api/ConfirmTransaction" | "/api/CancelTransaction" => assert_eq!(answer.body, ""),
+        CONFIRM | CANCEL => assert_eq!(answer.body, ""),
         _ => assert!(answer.json().is_object(), "{}", told()),
     }
 }
@@ -422,7 +389,7 @@ fn mutations_get_documented_answers_and_leave_nothing_behind() {
     let requests: u64 = seed::variable("ELIGO_HOSTILE_REQUESTS").unwrap_or(100_000);
     let seed = seed::variable("ELIGO_HOSTILE_SEED").unwrap_or_else(seed::any);
     println!("ELIGO_HOSTILE_SEED={seed}");
-    let stage = Stage::set_impatient();
+    let stage = set_impatient();
     let bombard_all = |seed: u64, requests: u64| -> u64 {
         std::thread::scope(|scope| {
             let run = |number| {
@@ -442,16 +409,16 @@ fn mutations_get_documented_answers_and_leave_nothing_behind() {
     let grown = stage.server.memory_kib().saturating_sub(before);
     println!("{answered} answers, {before} KiB before, {grown} KiB more after");
     assert!(grown < GROWTH_KIB_MAX, "the server grew by {grown} KiB");
-    stage.check_ordinary();
-    stage.check_silence();
+    check_ordinary(&stage);
+    check_silence(&stage);
 }
 
 #[test]
 fn slow_clients_hold_up_nobody() {
     const SLOW: usize = 200;
     const PAUSE: Duration = Duration::from_secs(1);
-    let stage = Stage::set(&[]);
-    let request = [&stage.head("Content-Length: 1000"), &vec![b' '; 1_000][..]].concat();
+    let stage = Stage::set();
+    let request = [&head_of(&stage, "Content-Length: 1000"), &vec![b' '; 1_000][..]].concat();
     let head_bytes = request.len() - 1_000;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -477,13 +444,13 @@ fn slow_clients_hold_up_nobody() {
             let asked = Instant::now();
             assert_eq!(client.call(&stage.o1, CHECK, OK_CHECK).status, 200);
             slowest = slowest.max(asked.elapsed());
-            stage.check_ordinary();
+            check_ordinary(&stage);
         }
         done.store(true, Ordering::Relaxed);
         println!("slowest check: {slowest:?}");
         assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     });
-    stage.check_silence();
+    check_silence(&stage);
 }
 
 fn printable(bytes: &[u8]) -> String {

@@ -35,90 +35,87 @@ impl PackedDay {
     }
 }
 
-/// A card in six bytes.
+/// A card or a right in six bytes; which of the two, whoever keeps it knows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct PackedCard {
-    /// Kind in the high four bits, status in the low ones.
-    pub state: u8,
-    /// First date.
-    pub issued: PackedDay,
-    /// Last date.
-    pub expires: PackedDay,
+pub struct PackedFact {
+    /// The state of a card or the category of a right.
+    word: u16,
+    first: PackedDay,
+    last: PackedDay,
 }
 
-impl PackedCard {
-    /// The card, if its dates can be packed.
-    pub fn pack(card: &Card) -> Option<PackedCard> {
-        let kind = match card.kind {
-            CardKind::Ecs => 0,
-            CardKind::EskBank => 1,
-            CardKind::EskNonfin => 2,
-            CardKind::Resident => 3,
-            CardKind::Social => 4,
-            CardKind::Virtual => 5,
-        };
-        let status = match card.status {
-            CardStatus::Active => 0,
-            CardStatus::Closed => 1,
-            CardStatus::Replaced => 2,
-            CardStatus::Blocked(BlockedBy::Bank) => 3,
-            CardStatus::Blocked(BlockedBy::Department) => 4,
-            CardStatus::Blocked(BlockedBy::Holder) => 5,
-            CardStatus::Blocked(BlockedBy::System) => 6,
-        };
-        let (issued, expires) = (PackedDay::pack(card.issued)?, PackedDay::pack(card.expires)?);
-        Some(PackedCard { state: kind << 4 | status, issued, expires })
+impl PackedFact {
+    /// A card, if its dates can be packed.
+    pub fn pack_card(card: &Card) -> Option<PackedFact> {
+        let (first, last) = (PackedDay::pack(card.issued)?, PackedDay::pack(card.expires)?);
+        Some(PackedFact { word: card_state(card).into(), first, last })
+    }
+
+    /// A right, if its category and dates can be packed.
+    pub fn pack_right(right: &Right) -> Option<PackedFact> {
+        let Validity { from, to } = right.validity;
+        let word = u16::try_from(right.category.0).ok()?;
+        Some(PackedFact { word, first: PackedDay::pack(from)?, last: PackedDay::pack(to)? })
     }
 
     /// The card.
     #[inline]
-    pub fn unpack(&self) -> Card {
-        let kind = match self.state >> 4 {
-            0 => CardKind::Ecs,
-            1 => CardKind::EskBank,
-            2 => CardKind::EskNonfin,
-            3 => CardKind::Resident,
-            4 => CardKind::Social,
-            _ => CardKind::Virtual,
-        };
-        let status = match self.state & 0xf {
-            0 => CardStatus::Active,
-            1 => CardStatus::Closed,
-            2 => CardStatus::Replaced,
-            3 => CardStatus::Blocked(BlockedBy::Bank),
-            4 => CardStatus::Blocked(BlockedBy::Department),
-            5 => CardStatus::Blocked(BlockedBy::Holder),
-            _ => CardStatus::Blocked(BlockedBy::System),
-        };
-        Card { kind, status, issued: self.issued.unpack(), expires: self.expires.unpack() }
-    }
-}
-
-/// A right in six bytes.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct PackedRight {
-    /// The category, where its id is small enough.
-    pub category: u16,
-    /// First date.
-    pub from: PackedDay,
-    /// Last date.
-    pub to: PackedDay,
-}
-
-impl PackedRight {
-    /// The right, if its category and dates can be packed.
-    pub fn pack(right: &Right) -> Option<PackedRight> {
-        let Validity { from, to } = right.validity;
-        let category = u16::try_from(right.category.0).ok()?;
-        Some(PackedRight { category, from: PackedDay::pack(from)?, to: PackedDay::pack(to)? })
+    pub fn card(&self) -> Card {
+        let [state, _] = self.word.to_le_bytes();
+        card_of(state, self.first.unpack(), self.last.unpack())
     }
 
     /// The right.
     #[inline]
-    pub fn unpack(&self) -> Right {
-        let validity = Validity { from: self.from.unpack(), to: self.to.unpack() };
-        Right { category: CategoryId(self.category.into()), validity }
+    pub fn right(&self) -> Right {
+        let validity = Validity { from: self.first.unpack(), to: self.last.unpack() };
+        Right { category: CategoryId(self.word.into()), validity }
     }
+}
+
+/// Kind and status of a card in one byte: the kind in the high four bits, the status in the low ones.
+pub fn card_state(card: &Card) -> u8 {
+    let kind = match card.kind {
+        CardKind::Ecs => 0,
+        CardKind::EskBank => 1,
+        CardKind::EskNonfin => 2,
+        CardKind::Resident => 3,
+        CardKind::Social => 4,
+        CardKind::Virtual => 5,
+    };
+    let status = match card.status {
+        CardStatus::Active => 0,
+        CardStatus::Closed => 1,
+        CardStatus::Replaced => 2,
+        CardStatus::Blocked(BlockedBy::Bank) => 3,
+        CardStatus::Blocked(BlockedBy::Department) => 4,
+        CardStatus::Blocked(BlockedBy::Holder) => 5,
+        CardStatus::Blocked(BlockedBy::System) => 6,
+    };
+    kind << 4 | status
+}
+
+/// The card with this [`card_state`].
+#[inline]
+pub fn card_of(state: u8, issued: Day, expires: Day) -> Card {
+    let kind = match state >> 4 {
+        0 => CardKind::Ecs,
+        1 => CardKind::EskBank,
+        2 => CardKind::EskNonfin,
+        3 => CardKind::Resident,
+        4 => CardKind::Social,
+        _ => CardKind::Virtual,
+    };
+    let status = match state & 0xf {
+        0 => CardStatus::Active,
+        1 => CardStatus::Closed,
+        2 => CardStatus::Replaced,
+        3 => CardStatus::Blocked(BlockedBy::Bank),
+        4 => CardStatus::Blocked(BlockedBy::Department),
+        5 => CardStatus::Blocked(BlockedBy::Holder),
+        _ => CardStatus::Blocked(BlockedBy::System),
+    };
+    Card { kind, status, issued, expires }
 }
 
 #[cfg(test)]

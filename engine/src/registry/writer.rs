@@ -81,8 +81,8 @@ impl RegistryWriter {
         let Some(known) = holders.view(slot) else { return };
         let kept = new.map(|holder| holder.identifiers.as_slice()).unwrap_or_default();
         for identifier in known.identifiers() {
-            if !kept.iter().any(|kept| kept.digest == *identifier.digest()) {
-                index.remove(identifier.digest());
+            if !kept.iter().any(|kept| kept.digest == identifier.digest()) {
+                index.remove(&identifier.digest());
             }
         }
     }
@@ -121,7 +121,7 @@ impl RegistryWriter {
     pub fn commit(&mut self, id: RevisionId) {
         self.registry.id = id;
         self.registry.holder_count = self.slots.len();
-        self.registry.holders.shrink();
+        self.registry.index.settle();
     }
 
     /// The revision as it stands.
@@ -167,9 +167,8 @@ impl RegistryWriter {
         let slot = match slot {
             Some(slot) => slot,
             None => {
-                let next = u32::try_from(self.registry.holders.slot_count()).unwrap_or(u32::MAX);
-                let slot = self.free.pop().unwrap_or(Slot(next));
                 let holders = &self.registry.holders;
+                let slot = self.free.pop().unwrap_or_else(|| holders.next_slot());
                 let rehash = |slot: &u32| holder_id(holders, *slot).map_or(0, hash);
                 self.slots.insert_unique(hash(holder.id), slot.0, rehash);
                 slot

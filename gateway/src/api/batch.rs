@@ -8,7 +8,6 @@ use std::fmt::Write;
 
 use engine::command::{CheckAnswer, Deadline};
 use engine::decide::Verdict;
-use engine::directory::ApiType;
 use engine::limits::BATCH_CHECKS_MAX;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -53,9 +52,14 @@ pub async fn answer(
         Some(_) => return Err(ApiError::BadFormat),
     };
     let requests = read_checks(fields::required(given.checks)?, &reader)?;
-    let answers = match reader.api_type {
-        ApiType::One | ApiType::Two => opened(gateway, caller, &requests, deadline).await,
-        ApiType::Three => recorded(gateway, caller, &requests, deadline).await,
+    if let Some(limits) = &gateway.rate_limits {
+        // The call itself was the first.
+        limits.charge(caller.id, requests.len().saturating_sub(1), gateway.clock.now());
+    }
+    let answers = if check::is_recorded(gateway, reader.api_type) {
+        recorded(gateway, caller, &requests, deadline).await
+    } else {
+        opened(gateway, caller, &requests, deadline).await
     };
     let mut out = String::with_capacity(32 + 192 * answers.len());
     let revision = caller.registry.id();
@@ -70,8 +74,10 @@ pub async fn answer(
         }
         match (request, answer) {
             (Ok(request), Ok(answer)) => {
-                let directory = caller.registry.directory();
-                check::write_open(&mut out, directory, &gateway.dialect, answer);
+                let (registry, question) = (caller.registry, request.question(caller.id));
+                let lesser = check::lesser_benefits(gateway, registry, &question, answer);
+                let directory = registry.directory();
+                check::write_open(&mut out, directory, &gateway.dialect, answer, &lesser);
                 if explain {
                     write_explanation(&mut out, gateway, caller, request);
                 }
@@ -84,7 +90,7 @@ pub async fn answer(
     Ok(Answer::json(Outcome::Done, out))
 }
 
-/// Checks of connection types 1 and 2: each opens a transaction.
+/// Checks that each open a transaction.
 async fn opened(
     gateway: &Gateway,
     caller: &Caller<'_>,
@@ -92,26 +98,26 @@ async fn opened(
     deadline: Deadline,
 ) -> Vec<Result<CheckAnswer, ApiError>> {
     let mut answers = Vec::with_capacity(requests.len());
-    for (at, request) in requests.iter().enumerate() {
-        if at % TURN_ITEMS == TURN_ITEMS - 1 {
-            tokio::task::yield_now().await;
-        }
-        let late = at % TURN_ITEMS == 0 && deadline.passed(std::time::Instant::now());
-        if late {
+    for turn in requests.chunks(TURN_ITEMS) {
+        if deadline.passed(std::time::Instant::now()) {
             break;
         }
-        let answer = request.map(|request| {
-            gateway.metrics.item_checked(request.lenient);
-            gateway.engine.check(caller.registry, &request.question(caller.id))
-        });
-        answers.push(answer);
+        let good = turn.iter().flatten();
+        good.clone().for_each(|request| gateway.metrics.item_checked(request.lenient));
+        let questions: Vec<_> = good.map(|request| request.question(caller.id)).collect();
+        let mut opened = Vec::with_capacity(questions.len());
+        gateway.engine.check_all(caller.registry, &questions, |answer| opened.push(answer));
+        let mut opened = opened.into_iter();
+        let mut answer = |_request| opened.next().unwrap_or(CheckAnswer::Unavailable);
+        answers.extend(turn.iter().map(|request| request.map(&mut answer)));
+        tokio::task::yield_now().await;
     }
     // Past the deadline the rest is dropped and said so.
     answers.resize(requests.len(), Ok(CheckAnswer::Unavailable));
     answers
 }
 
-/// Checks of connection type 3: each is the recorded fact and waits for the journal (C-07).
+/// Checks that are each the recorded fact and wait for the journal (C-07).
 async fn recorded(
     gateway: &Gateway,
     caller: &Caller<'_>,
@@ -238,6 +244,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
 
 #[cfg(test)]
 mod tests {
+    use engine::directory::ApiType;
+
     use super::*;
     use crate::fixture;
     use crate::settings::FieldForType;

@@ -3,19 +3,21 @@
 use std::fmt::Write;
 
 use engine::command::{Check, CheckAnswer, Deadline, Refusal};
+use engine::decide::Verdict;
 use engine::directory::{ApiType, Directory};
 use engine::identifier::{Digest, DigestKey};
-use engine::ids::{Kopecks, OrganizationId, ServiceId, TerminalId};
+use engine::ids::{CategoryId, Kopecks, OrganizationId, ServiceId, TerminalId};
+use engine::registry::Registry;
 use engine::transaction::Amounts;
 use serde::Deserialize;
 
 use crate::api::fields::{self, Field};
 use crate::api::identification::Identification;
-use crate::api::{Answer, Caller};
+use crate::api::{Answer, Caller, push_json_string};
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
 use crate::metrics::Outcome;
-use crate::settings::{Dialect, FieldForType};
+use crate::settings::{Benefits, Dialect, FieldForType, Type3Confirm};
 
 /// The fields of a check, as texts.
 #[derive(Debug, Deserialize)]
@@ -121,16 +123,44 @@ pub async fn answer(
         gateway.metrics.field_ignored();
     }
     let question = request.question(caller.id);
-    if reader.api_type == ApiType::Three {
+    if is_recorded(gateway, reader.api_type) {
         let amounts = request.amounts();
         let answer = gateway.engine.check_and_record(question, amounts, deadline).await;
         // The engine answers by its newest revision, which may know more names than ours.
         let registry = gateway.engine.registry();
-        return Ok(Answer::json(outcome(&answer), body_of(gateway, registry.directory(), &answer)));
+        let body = body_of(gateway, &registry, &question, &answer);
+        return Ok(Answer::json(outcome(&answer), body));
     }
     let answer = gateway.engine.check(caller.registry, &question);
-    let body = body_of(gateway, caller.registry.directory(), &answer);
+    let body = body_of(gateway, caller.registry, &question, &answer);
     Ok(Answer::json(outcome(&answer), body))
+}
+
+/// Whether a check is itself the recorded fact; otherwise it opens a transaction (C-07).
+pub fn is_recorded(gateway: &Gateway, api_type: ApiType) -> bool {
+    api_type == ApiType::Three && gateway.dialect.type3_confirm == Type3Confirm::Deny
+}
+
+/// The categories that are answered behind the granted one, in their order (C-09).
+///
+/// Only the granted one has a transaction; they are what the holder could have been granted instead.
+pub fn lesser_benefits(
+    gateway: &Gateway,
+    registry: &Registry,
+    question: &Check,
+    answer: &CheckAnswer,
+) -> Vec<CategoryId> {
+    let CheckAnswer::Granted(granted) = answer else { return Vec::new() };
+    if gateway.dialect.benefits == Benefits::Top {
+        return Vec::new();
+    }
+    let explanation = gateway.engine.explain(registry, question);
+    let held = |verdict| matches!(verdict, Verdict::Outranked | Verdict::Wins);
+    let lesser = explanation.categories.into_iter().filter(|(category, verdict)| {
+        // The transaction that was just opened may have taken the last place of its own category.
+        held(*verdict) && *category != granted.category
+    });
+    lesser.map(|(category, _)| category).collect()
 }
 
 /// How checks of `caller` are read; organizations without a web service have none.
@@ -156,25 +186,29 @@ pub fn outcome(answer: &CheckAnswer) -> Outcome {
     }
 }
 
-/// Appends the answer without its closing brace, so that a batch can add to it.
+/// Appends the answer, with `lesser` benefits behind the granted one, and without its closing brace, so
+/// that a batch can add to it.
 pub fn write_open(
     out: &mut String,
     directory: &Directory,
     dialect: &Dialect,
     answer: &CheckAnswer,
+    lesser: &[CategoryId],
 ) {
     let refusal = match answer {
         CheckAnswer::Granted(granted) => {
-            let name = directory.category_name(granted.category).unwrap_or_default();
             // Writing into a string cannot fail.
             let _infallible = write!(
                 out,
-                "{{\"resultCode\":{},\"transactionId\":{},\"clientId\":{},\
-                 \"benefits\":[{{\"benefitCategory\":{{\"id\":{},\"name\":",
-                dialect.success_result_code, granted.transaction, granted.holder, granted.category,
+                "{{\"resultCode\":{},\"transactionId\":{},\"clientId\":{},\"benefits\":[",
+                dialect.success_result_code, granted.transaction, granted.holder,
             );
-            crate::api::push_json_string(out, name);
-            out.push_str("}}]");
+            push_benefit(out, directory, granted.category);
+            for category in lesser {
+                out.push(',');
+                push_benefit(out, directory, *category);
+            }
+            out.push(']');
             return;
         }
         CheckAnswer::Refused(refusal) => refusal_open(*refusal),
@@ -183,9 +217,22 @@ pub fn write_open(
     out.push_str(refusal);
 }
 
-fn body_of(gateway: &Gateway, directory: &Directory, answer: &CheckAnswer) -> String {
+fn push_benefit(out: &mut String, directory: &Directory, category: CategoryId) {
+    // Writing into a string cannot fail.
+    let _infallible = write!(out, "{{\"benefitCategory\":{{\"id\":{category},\"name\":");
+    push_json_string(out, directory.category_name(category).unwrap_or_default());
+    out.push_str("}}");
+}
+
+fn body_of(
+    gateway: &Gateway,
+    registry: &Registry,
+    question: &Check,
+    answer: &CheckAnswer,
+) -> String {
     let mut body = String::with_capacity(256);
-    write_open(&mut body, directory, &gateway.dialect, answer);
+    let lesser = lesser_benefits(gateway, registry, question, answer);
+    write_open(&mut body, registry.directory(), &gateway.dialect, answer, &lesser);
     body.push('}');
     body
 }

@@ -112,9 +112,11 @@ fn answers_are_printed_as_in_the_acceptance_table() {
             success_result_code,
             field_for_type: FieldForType::Strict,
             area_fields: AreaFields::Both,
+            benefits: Benefits::All,
+            type3_confirm: Type3Confirm::Deny,
         };
         let mut out = String::new();
-        write_open(&mut out, &directory, &dialect, &answer);
+        write_open(&mut out, &directory, &dialect, &answer, &[]);
         out.push('}');
         assert_eq!(out, expected);
     };

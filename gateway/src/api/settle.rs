@@ -11,6 +11,7 @@ use crate::api::fields::{self, Field};
 use crate::api::{Answer, Caller};
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
+use crate::settings::Type3Confirm;
 
 /// The fields of a confirm, as texts.
 #[derive(Debug, Deserialize)]
@@ -83,9 +84,12 @@ pub async fn confirm(
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
     let confirm = fields::parse::<ConfirmFields>(body)?.read(caller.id)?;
-    // C-07: the check of type 3 is itself the fact.
     match caller.organization.connection.api_type() {
         Some(ApiType::One | ApiType::Two) => {}
+        Some(ApiType::Three) if gateway.dialect.type3_confirm == Type3Confirm::Allow => {
+            gateway.metrics.type3_confirmed();
+        }
+        // C-07: the check of type 3 is itself the fact.
         Some(ApiType::Three) | None => return Err(ApiError::MethodNotForType),
     }
     settled(gateway.engine.confirm(confirm, deadline).await)

@@ -216,7 +216,7 @@ mod tests {
 
     use super::*;
     use crate::fixture;
-    use crate::settings::FieldForType;
+    use crate::settings::{Benefits, FieldForType, Type3Confirm};
 
     fn read(fields_given: &str) -> Result<TransactionsRequest, ApiError> {
         let body = format!("{{{fields_given}}}");
@@ -301,6 +301,8 @@ mod tests {
                 success_result_code: 0,
                 field_for_type: FieldForType::Strict,
                 area_fields,
+                benefits: Benefits::Top,
+                type3_confirm: Type3Confirm::Deny,
             };
             let directory = fixture::directory(|items| {
                 let name = "Посещение бассейна".to_string();

@@ -17,6 +17,7 @@ use engine::limits;
 use ipnet::IpNet;
 
 use crate::peer::TrustedProxies;
+use crate::rate::Rate;
 use crate::settings::source::Values;
 
 pub mod source;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub dialect: Dialect,
     /// The limits of connections and bodies.
     pub limits: Limits,
+    /// How many calls an organization may make; without it, as many as it likes.
+    pub rate: Option<Rate>,
     /// How the engine is sized.
     pub engine: engine::engine::Settings,
     /// When the state is saved.
@@ -95,6 +98,29 @@ pub struct Dialect {
     pub field_for_type: FieldForType,
     /// How an area is named in the history (C-02).
     pub area_fields: AreaFields,
+    /// How many benefits a check answers (C-09).
+    pub benefits: Benefits,
+    /// Whether organizations of connection type 3 confirm (C-07).
+    pub type3_confirm: Type3Confirm,
+}
+
+/// How many benefits a check answers (C-09).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Benefits {
+    /// Every one that the holder has for the service, the best first.
+    All,
+    /// The best one.
+    Top,
+}
+
+/// Whether organizations of connection type 3 confirm (C-07).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Type3Confirm {
+    /// Their check opens a transaction, like any other, and its confirm is the recorded fact. A price
+    /// in the check is read and not kept.
+    Allow,
+    /// Their check is itself the recorded fact.
+    Deny,
 }
 
 /// What happens to a field that the connection type may not send (C-12).
@@ -182,9 +208,6 @@ fn check(values: &Values) -> Result<Settings, SettingsError> {
     if values.optional("quic", text, "")?.is_some() {
         return Err(SettingsError::new("quic", "the link of validators is not available yet"));
     }
-    // C-09 and C-07 name other choices; this version has one of each.
-    values.required("benefits", |text| (text == "top").then_some(()), "only `top` is available")?;
-    values.required("type3_confirm", |text| (text == "deny").then_some(()), "only `deny` is")?;
     let settings = Settings {
         data_dir: values.required("data_dir", path, "expected a directory")?,
         http: values.required("http", |text| text.parse().ok(), "expected ADDR:PORT")?,
@@ -200,6 +223,7 @@ fn check(values: &Values) -> Result<Settings, SettingsError> {
         token_cache_max: values.number("token_cache_max", 1, 16 << 20)?,
         dialect: dialect(values)?,
         limits: check_limits(values)?,
+        rate: rate(values)?,
         engine: engine_settings(values)?,
         snapshots: SnapshotSchedule {
             every: Duration::from_secs(60 * values.number("snapshot_minutes", 1_u64, 10_080)?),
@@ -240,10 +264,22 @@ fn dialect(values: &Values) -> Result<Dialect, SettingsError> {
         "shortName" => Some(AreaFields::ShortName),
         _ => None,
     };
+    let benefits = |text: &str| match text {
+        "all" => Some(Benefits::All),
+        "top" => Some(Benefits::Top),
+        _ => None,
+    };
+    let type3_confirm = |text: &str| match text {
+        "allow" => Some(Type3Confirm::Allow),
+        "deny" => Some(Type3Confirm::Deny),
+        _ => None,
+    };
     Ok(Dialect {
         success_result_code: values.number("success_result_code", 0, 1)?,
         field_for_type: values.required("field_for_type", field_for_type, "strict or lenient")?,
         area_fields: values.required("area_fields", area_fields, "both, name or shortName")?,
+        benefits: values.required("benefits", benefits, "all or top")?,
+        type3_confirm: values.required("type3_confirm", type3_confirm, "allow or deny")?,
     })
 }
 
@@ -263,6 +299,12 @@ fn check_limits(values: &Values) -> Result<Limits, SettingsError> {
         batch_bytes_max: values.number("batch_bytes_max", 1_024, 256 << 20)?,
         import_bytes_max: values.number("import_bytes_max", 1_024, u64::MAX)?,
     })
+}
+
+fn rate(values: &Values) -> Result<Option<Rate>, SettingsError> {
+    let per_second = values.number("organization_calls_per_second", 0, 1_000_000)?;
+    let burst = values.number_or("organization_calls_burst", per_second, 1, 1_000_000)?;
+    Ok((per_second > 0).then_some(Rate { per_second, burst }))
 }
 
 fn engine_settings(values: &Values) -> Result<engine::engine::Settings, SettingsError> {
@@ -328,6 +370,21 @@ mod tests {
         assert_eq!(settings.limits.body_bytes_max, 64 << 10);
         assert_eq!(settings.engine.checked_ttl_seconds, 86_400);
         assert!(settings.admin_token.is_none());
+        assert_eq!(settings.rate, None);
+    }
+
+    #[test]
+    fn a_second_of_calls_is_the_burst_unless_given() {
+        let check = |more: &[&str], expected: Option<Rate>| {
+            let mut all = vec!["--data-dir", "/x"];
+            all.extend(more);
+            assert_eq!(given(&all).unwrap().rate, expected, "{more:?}");
+        };
+        let rate = |per_second, burst| Some(Rate { per_second, burst });
+        check(&["--organization-calls-per-second", "50"], rate(50, 50));
+        let few = ["--organization-calls-per-second", "50", "--organization-calls-burst", "5"];
+        check(&few, rate(50, 5));
+        check(&["--organization-calls-burst", "5"], None);
     }
 
     #[test]
@@ -346,9 +403,11 @@ mod tests {
         check(&["--tls-certificate", "a"], "tls_key");
         check(&["--tls-key", "a"], "tls_certificate");
         check(&["--workers", "0"], "workers");
+        check(&["--organization-calls-per-second", "many"], "organization_calls_per_second");
+        check(&["--organization-calls-burst", "0"], "organization_calls_burst");
         check(&["--success-result-code", "2"], "success_result_code");
-        check(&["--benefits", "all"], "benefits");
-        check(&["--type3-confirm", "allow"], "type3_confirm");
+        check(&["--benefits", "some"], "benefits");
+        check(&["--type3-confirm", "perhaps"], "type3_confirm");
         check(&["--trusted-proxies", "10.0.0.0/8,x"], "trusted_proxies");
         check(&["--public-base-url", "ftp://x"], "public_base_url");
         assert_eq!(given(&[]).unwrap_err().to_string(), "setting `data_dir`: required");

@@ -49,8 +49,8 @@ const SETTINGS: &[Setting] = settings! {
         "verified tokens kept";
     "success_result_code" "success-result-code" "ELIGO_SUCCESS_RESULT_CODE" Some("0"),
         "0 or 1 (C-10)";
-    "benefits" "benefits" "ELIGO_BENEFITS" Some("top"), "top (C-09)";
-    "type3_confirm" "type3-confirm" "ELIGO_TYPE3_CONFIRM" Some("deny"), "deny (C-07)";
+    "benefits" "benefits" "ELIGO_BENEFITS" Some("top"), "top or all (C-09)";
+    "type3_confirm" "type3-confirm" "ELIGO_TYPE3_CONFIRM" Some("deny"), "deny or allow (C-07)";
     "field_for_type" "field-for-type" "ELIGO_FIELD_FOR_TYPE" Some("strict"),
         "strict or lenient (C-12)";
     "area_fields" "area-fields" "ELIGO_AREA_FIELDS" Some("both"), "both, name or shortName (C-02)";
@@ -69,6 +69,10 @@ const SETTINGS: &[Setting] = settings! {
     "batch_bytes_max" "batch-bytes-max" "ELIGO_BATCH_BYTES_MAX" Some("4194304"), "body of a batch";
     "import_bytes_max" "import-bytes-max" "ELIGO_IMPORT_BYTES_MAX" Some("4294967296"),
         "body of an import";
+    "organization_calls_per_second" "organization-calls-per-second"
+        "ELIGO_ORGANIZATION_CALLS_PER_SECOND" Some("0"), "calls of an organization; 0: no limit";
+    "organization_calls_burst" "organization-calls-burst" "ELIGO_ORGANIZATION_CALLS_BURST" None,
+        "the same at once; a second's without";
     "shards" "shards" "ELIGO_SHARDS" Some("2"), "shard actors, 1 to 64";
     "checked_ttl_seconds" "checked-ttl-seconds" "ELIGO_CHECKED_TTL_SECONDS" None,
         "life of an open check";

@@ -21,10 +21,10 @@ use engine::record::{Record, RecordError};
 use engine::transaction::Event;
 
 use crate::history::archive::{Archive, ArchiveError};
-use crate::history::index::{Index, IndexError};
+use crate::history::index::{Index, IndexError, IndexOptions};
 use crate::history::limits::{
-    BATCH_RECORDS_MAX, CATCH_UP_RECORDS, CHECKPOINT_AFTER, ERRORS_TOLERATED, RETRY_AFTER_MAX,
-    RETRY_AFTER_MIN, UNSYNCED_BYTES_MAX,
+    BATCH_RECORDS_MAX, CHECKPOINT_AFTER, ERRORS_TOLERATED, RETRY_AFTER_MAX, RETRY_AFTER_MIN,
+    UNSYNCED_BYTES_MAX,
 };
 use crate::history::progress::{Progress, Trouble};
 
@@ -34,7 +34,9 @@ pub(super) struct Follower {
     partition: PartitionId,
     archive: Archive,
     index_directory: PathBuf,
-    index_cache_bytes: u64,
+    index_options: IndexOptions,
+    /// Up to where the index is written out, where its watermark does not say so yet.
+    written_out: Option<Position>,
     progress: Arc<Progress>,
     /// Up to where the log was read; at or beyond the end of the archive.
     position: Position,
@@ -56,7 +58,7 @@ pub(super) struct Subject {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) partition: PartitionId,
     pub(super) index_directory: PathBuf,
-    pub(super) index_cache_bytes: u64,
+    pub(super) index_options: IndexOptions,
 }
 
 impl Follower {
@@ -68,7 +70,8 @@ impl Follower {
             began: archive.end(),
             archive,
             index_directory: subject.index_directory,
-            index_cache_bytes: subject.index_cache_bytes,
+            index_options: subject.index_options,
+            written_out: None,
             progress,
             due: None,
             torn: false,
@@ -135,27 +138,25 @@ impl Follower {
             Index::delete(&self.index_directory)?;
             self.spoiled = false;
         }
-        let index = Index::open_or_begin(&self.index_directory, self.index_cache_bytes)?;
+        self.written_out = None;
+        let index = Index::open_or_begin(&self.index_directory, self.index_options)?;
         let index = Arc::new(index);
         let mut watermark = index.watermark()?;
         self.progress.publish(Arc::clone(&index), watermark);
         let mut entries = self.archive.entries_from(watermark);
-        let mut unsaved = 0;
+        let mut settled = Vec::new();
         while let Some(entry) = entries.next()? {
             if self.progress.is_stopping() {
                 return Err(FollowError::Stopped);
             }
-            let count = index.insert(&entry.frame)?;
-            watermark = entry.head.through;
-            self.progress.advance(watermark, count);
-            unsaved += count;
-            if unsaved >= CATCH_UP_RECORDS {
-                index.checkpoint(watermark.min(self.archive.durable()))?;
-                unsaved = 0;
+            settled.clear();
+            for record in entry.frame.records() {
+                let at = entry.head.from;
+                settled.extend(settlement(record, at)?);
             }
-        }
-        if unsaved > 0 {
-            index.checkpoint(watermark.min(self.archive.durable()))?;
+            watermark = entry.head.through;
+            self.insert(&index, &settled, watermark)?;
+            self.note_written_out(&index)?;
         }
         self.caught_up = true;
         Ok(index)
@@ -173,23 +174,19 @@ impl Follower {
         let mut gathered = Gathered::default();
         for stored in self.journal.read(self.partition, self.position)? {
             let stored = stored?;
-            let records = stored.frame.records();
             if !gathered.builder.fits(stored.frame.bytes().len())
-                || gathered.count >= BATCH_RECORDS_MAX
+                || gathered.settled.len() >= BATCH_RECORDS_MAX
             {
                 self.commit(&mut gathered, index)?;
             }
-            for record in records {
-                let read = Record::read(record)
-                    .map_err(|error| FollowError::Record { at: stored.at, error })?;
-                if matches!(read, Record::Event(Event::Cancelled(_) | Event::Confirmed(_))) {
-                    engine::entries::push_entry(&mut gathered.records, |out| {
-                        out.extend_from_slice(record);
-                    });
-                    gathered.builder.extend(&gathered.records, 1);
-                    gathered.records.clear();
-                    gathered.count += 1;
-                }
+            for record in stored.frame.records() {
+                let Some(event) = settlement(record, stored.at)? else { continue };
+                engine::entries::push_entry(&mut gathered.record, |out| {
+                    out.extend_from_slice(record);
+                });
+                gathered.builder.extend(&gathered.record, 1);
+                gathered.record.clear();
+                gathered.settled.push(event);
             }
             gathered.named = (stored.frame.epoch(), stored.frame.batch());
             gathered.through = Some(stored.next);
@@ -209,19 +206,16 @@ impl Follower {
     /// Archives and indexes what was gathered.
     fn commit(&mut self, gathered: &mut Gathered, index: &Index) -> Result<(), FollowError> {
         let Some(through) = gathered.through.take() else { return Ok(()) };
-        let mut indexed = 0;
-        if gathered.count > 0 {
+        if !gathered.settled.is_empty() {
             let (epoch, batch) = gathered.named;
             let frame = gathered.builder.finish(epoch, batch);
-            gathered.count = 0;
             self.archive.append(through, &frame)?;
             self.progress.keep(self.archive.durable());
-            // From here on the archive is ahead of the index, should the insert fail.
-            self.position = through;
-            indexed = index.insert(&frame)?;
         }
+        // Should the insert fail, the archive is ahead of the index.
         self.position = through;
-        self.progress.advance(through, indexed);
+        self.insert(index, &gathered.settled, through)?;
+        gathered.settled.clear();
         self.due.get_or_insert_with(|| Instant::now() + CHECKPOINT_AFTER);
         if self.archive.unsynced_bytes() >= UNSYNCED_BYTES_MAX {
             self.checkpoint()?;
@@ -229,7 +223,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Fsyncs the archive, then the index, then says so.
+    /// Fsyncs the archive and says so.
     fn checkpoint(&mut self) -> Result<(), FollowError> {
         if self.position > self.archive.end() {
             // Nothing was settled in this stretch, yet the log may be cut up to here.
@@ -239,9 +233,34 @@ impl Follower {
         self.archive.sync()?;
         self.progress.keep(self.archive.durable());
         if let Some(index) = self.progress.index() {
-            index.checkpoint(self.archive.durable())?;
+            self.note_written_out(&index)?;
         }
         self.due = None;
+        Ok(())
+    }
+
+    /// Gives the index what was settled up to `through`.
+    fn insert(
+        &mut self,
+        index: &Index,
+        settled: &[Event],
+        through: Position,
+    ) -> Result<(), FollowError> {
+        if index.insert(settled)? {
+            self.written_out = Some(through);
+        }
+        let count = u64::try_from(settled.len()).unwrap_or(u64::MAX);
+        self.progress.advance(through, count);
+        Ok(())
+    }
+
+    /// Moves the watermark of the index to where it was written out, once the archive is fsynced
+    /// that far.
+    fn note_written_out(&mut self, index: &Index) -> Result<(), FollowError> {
+        let durable = self.archive.durable();
+        if let Some(watermark) = self.written_out.take_if(|through| *through <= durable) {
+            index.note_watermark(watermark)?;
+        }
         Ok(())
     }
 
@@ -302,13 +321,24 @@ impl Follower {
 #[derive(Default)]
 struct Gathered {
     builder: FrameBuilder,
-    count: usize,
+    settled: Vec<Event>,
     /// Epoch and batch of the last frame they came from.
     named: (Epoch, BatchId),
     /// Up to where the log was read.
     through: Option<Position>,
     /// One record in its stored form, kept for its memory.
-    records: Vec<u8>,
+    record: Vec<u8>,
+}
+
+/// The event in a record of the frame at `at`, if it settles a transaction.
+fn settlement(record: &[u8], at: Position) -> Result<Option<Event>, FollowError> {
+    if !Record::is_settlement(record) {
+        return Ok(None);
+    }
+    match Record::read(record).map_err(|error| FollowError::Record { at, error })? {
+        Record::Event(event) => Ok(Some(event)),
+        _ => Ok(None),
+    }
 }
 
 /// Why a round did not come to its end.

@@ -12,8 +12,9 @@ pub const ARCHIVE_FILE_BYTES: u64 = 64 << 20;
 pub const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 /// How long written things may wait for their fsync.
 pub const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
-/// Records indexed between two checkpoints while the index catches up with the archive.
-pub const CATCH_UP_RECORDS: u64 = 1 << 18;
+/// Settled transactions in memory after which they go into the index as sorted runs, unless
+/// configured: some 8 MB, and what is read from the archive again after a restart.
+pub const TAIL_RECORDS: usize = 1 << 16;
 /// The rest of the follower after it reached the end of the log, unless a question waits: at most
 /// 200 rounds a second.
 pub const REST: Duration = Duration::from_millis(5);
@@ -29,10 +30,8 @@ pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(10);
 pub const KEYS_BETWEEN_CLOCK_LOOKS: u64 = 4_096;
 /// Bytes of blocks that the index keeps in memory, unless configured.
 pub const INDEX_CACHE_BYTES: u64 = 64 << 20;
-/// Bytes of one write buffer of the index; it has up to four for each of its keyspaces.
-pub const INDEX_BUFFER_BYTES: u64 = 16 << 20;
-/// Bytes of the index's own log.
-pub const INDEX_LOG_BYTES: u64 = 128 << 20;
+/// Bytes of the index's own log, the least that it takes.
+pub const INDEX_LOG_BYTES: u64 = 64 << 20;
 
 const _: () = assert!(FRAME_BYTES_MAX as u64 <= UNSYNCED_BYTES_MAX);
 const _: () = assert!(UNSYNCED_BYTES_MAX <= ARCHIVE_FILE_BYTES);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tests::calls::{BOTH, CANCEL, CHECK, CONFIRM};
 use tests::http::{Client, Response};
 use tests::server::Server;
 
 use crate::{
-    BOTH, CANCEL, CATEGORY, CHECK, CONFIRM, FIRST_HOLDER, HOLDERS, LIMITED_SERVICE,
-    RECORDED_SERVICE, UNLIMITED_SERVICE,
+    CATEGORY, FIRST_HOLDER, HOLDERS, LIMITED_SERVICE, RECORDED_SERVICE, UNLIMITED_SERVICE,
 };
 
 /// Where a transaction ended, as far as the server has told.

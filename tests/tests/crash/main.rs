@@ -17,6 +17,7 @@ use engine::calendar::Timestamp;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
+use tests::calls::{BOTH, CANCEL, CHECK, HISTORY};
 use tests::fixture;
 use tests::seed;
 use tests::server::{Server, binary};
@@ -24,12 +25,6 @@ use tests::server::{Server, binary};
 use crate::desk::{Desk, End, Fact, Line, client_code};
 
 mod desk;
-
-const BOTH: &str = "ECS.WebAPI OrganizationAPI";
-const CHECK: &str = "/api/CheckClientBenefits";
-const CONFIRM: &str = "/api/ConfirmTransaction";
-const CANCEL: &str = "/api/CancelTransaction";
-const HISTORY: &str = "/api/GetTransactions";
 
 const HOLDERS: u64 = 300;
 const FIRST_HOLDER: u64 = 1_000;

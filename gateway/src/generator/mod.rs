@@ -6,10 +6,19 @@
 //! what to send: [`client_code`], [`snils`], [`credentials`], [`first_terminal`] and [`services_of`]
 //! derive it.
 
+mod numbers;
+mod tables;
+
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use engine::identifier::{luhn, snils_control};
+
+use crate::generator::numbers::{Numbers, STREAM_DIRECTORY, STREAM_HOLDERS, STREAM_SECRETS};
+use crate::generator::tables::{
+    AREAS, CATEGORIES, CONNECTIONS, LAST_STATES, ORGANIZATION_KINDS, ORGANIZATION_NAMES, REGIONS,
+    SERVICES,
+};
 
 /// Organizations of every generated registry, with the ids 1 and up.
 pub const ORGANIZATIONS: u32 = 200;
@@ -19,91 +28,6 @@ pub const TERMINALS_PER_ORGANIZATION: u64 = 10;
 const OFFERS_PER_ORGANIZATION: u32 = 6;
 /// Bytes that are collected before they are written.
 const BUFFER_BYTES: usize = 64 << 10;
-
-/// Code, name, offset, designation.
-const REGIONS: &[(&str, &str, &str, &str)] = &[
-    ("14", "Республика Саха (Якутия)", "+09:00", "SAKHA"),
-    ("45", "Курганская область", "+05:00", "KURG"),
-    ("66", "Свердловская область", "+05:00", "SVERD"),
-    ("08", "Республика Калмыкия", "+03:00", "KALM"),
-];
-/// All in region 14 but the last three, which are in the other regions.
-const AREAS: &[&str] = &[
-    "Якутск",
-    "Абыйский район",
-    "Алданский район",
-    "Амгинский район",
-    "Верхневилюйский район",
-    "Верхоянский район",
-    "Вилюйский район",
-    "Горный район",
-    "Кобяйский район",
-    "Ленский район",
-    "Мегино-Кангаласский район",
-    "Мирнинский район",
-    "Намский район",
-    "Нерюнгринский район",
-    "Нюрбинский район",
-    "Оймяконский район",
-    "Олёкминский район",
-    "Сунтарский район",
-    "Хангаласский район",
-    "Курган",
-    "Екатеринбург",
-    "Элиста",
-];
-/// Name and whether a companion goes along. Ids and priorities are 10, 20, 30 and so on.
-const CATEGORIES: &[(&str, bool)] = &[
-    ("Инвалид I группы", true),
-    ("Ветеран труда", false),
-    ("Многодетная семья", false),
-    ("Ребёнок-инвалид", true),
-    ("Участник Великой Отечественной войны", true),
-    ("Инвалид II группы", false),
-    ("Инвалид III группы", false),
-    ("Труженик тыла", false),
-    ("Реабилитированное лицо", false),
-    ("Пенсионер", false),
-    ("Студент очной формы обучения", false),
-    ("Почётный донор России", false),
-];
-/// Name, kind, percent of the benefit, and limit where there is one.
-const SERVICES: &[(&str, &str, u8, &str)] = &[
-    ("Посещение бассейна", "visit", 100, ""),
-    ("Посещение музея", "visit", 100, r#"{"count":4,"period":"month"}"#),
-    ("Проезд в городском автобусе", "transport", 100, ""),
-    ("Скидка на товары первой необходимости", "discount", 10, ""),
-    ("Горячее питание школьника", "meal", 100, r#"{"count":2,"period":"day"}"#),
-    ("Проход в учебное заведение", "pass", 100, ""),
-    ("Учёт посещения кружка", "attendance", 100, ""),
-    ("Адресная социальная выплата", "payment", 100, r#"{"count":1,"period":"month"}"#),
-    ("Технические средства реабилитации", "goods", 100, r#"{"count":1,"period":"year"}"#),
-    ("Каток", "visit", 50, ""),
-    ("Посещение театра", "visit", 50, r#"{"count":2,"period":"month"}"#),
-    ("Проезд в пригородном автобусе", "transport", 50, ""),
-    ("Перелёт по субсидированному тарифу", "transport", 50, r#"{"count":4,"period":"year"}"#),
-    ("Скидка в аптеке", "discount", 5, ""),
-    ("Скидка на услуги связи", "discount", 15, ""),
-    ("Обед для пенсионера", "meal", 70, r#"{"count":5,"period":"week"}"#),
-    ("Проход в поликлинику", "pass", 100, ""),
-    ("Посещение зоопарка", "visit", 100, ""),
-    ("Посещение спортивного зала", "visit", 30, r#"{"count":3,"period":"week"}"#),
-    ("Паромная переправа", "transport", 100, ""),
-    ("Скидка в парикмахерской", "discount", 20, ""),
-    ("Детское питание", "goods", 100, r#"{"count":1,"period":"month"}"#),
-    ("Посещение библиотечных курсов", "attendance", 100, ""),
-    ("Возмещение оплаты топлива", "payment", 50, r#"{"count":1,"period":"year"}"#),
-    ("Проезд в такси для инвалидов", "transport", 80, r#"{"count":8,"period":"month"}"#),
-];
-const ORGANIZATION_KINDS: &[&str] =
-    &["Бассейн", "Музей", "Автопарк", "Магазин", "Школа", "Театр", "Аптека", "Стадион"];
-const ORGANIZATION_NAMES: &[&str] =
-    &["Алмаз", "Лена", "Полюс", "Сардаана", "Туймаада", "Чолбон", "Эллэй", "Кэскил", "Дьулуур"];
-/// Organization 1 has connection type 1, organization 2 type 2, organization 3 type 3.
-const CONNECTIONS: &[&str] =
-    &["T2V2", "T2V1", "T3", "T2V2", "AIRLINE", "T2V2", "T1V1", "T2V1", "T3", "T1V2"];
-/// States of the last organizations; all others are active.
-const LAST_STATES: &[&str] = &["submitted", "testing", "change_pending", "suspending", "excluded"];
 
 /// Writes a registry with `holders` holders, the directory first.
 pub fn write(holders: u64, seed: u64, out: &mut dyn Write) -> io::Result<()> {
@@ -400,35 +324,6 @@ fn push_rights(out: &mut String, numbers: &mut Numbers) {
         out.push('}');
     }
     out.push_str("]}\n");
-}
-
-const STREAM_DIRECTORY: u64 = 1;
-const STREAM_HOLDERS: u64 = 2;
-const STREAM_SECRETS: u64 = 3;
-
-/// SplitMix64. Our own, because the generators of a library may change with its version.
-struct Numbers(u64);
-
-impl Numbers {
-    /// The numbers of one thing in one stream of a seed.
-    fn of(seed: u64, thing: u64, stream: u64) -> Numbers {
-        let mut numbers = Numbers(seed ^ stream.rotate_right(8));
-        let mixed = numbers.next();
-        Numbers(mixed ^ Numbers(thing).next())
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Close enough to even for small ends.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
 }
 
 /// Begins a line with its kind and first fields.
