@@ -22,7 +22,6 @@ use loadtest::arrivals::{Arrivals, Shape};
 use loadtest::clock::Monotonic;
 use loadtest::generator::{self, Generator};
 use loadtest::http::{Http, Settings};
-use loadtest::tokens::Tokens;
 use loadtest::machine::{Meter, thread_cpu_ns};
 use loadtest::null::{CATEGORY, Freezes, NullServer};
 use loadtest::recorder::Recorder;
@@ -30,6 +29,7 @@ use loadtest::request::{Call, Check, Identifier, Request};
 use loadtest::selfcheck;
 use loadtest::tally::{Carrier, Kind, Outcome};
 use loadtest::time::Nanos;
+use loadtest::tokens::Tokens;
 use loadtest::workload::{Ticket, Workload};
 
 const ROUNDS: usize = 3;

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -118,7 +118,14 @@ fn command_line() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .subcommand(arguments(serve))
-        .subcommand(arguments(demo).arg(number("holders", "100000")))
+        .subcommand(
+            arguments(demo).arg(number("holders", "100000")).arg(
+                Arg::new("load")
+                    .long("load")
+                    .num_args(0)
+                    .help("runs the load tester and prints its verdict"),
+            ),
+        )
         .subcommand(
             arguments(import)
                 .mut_arg("import", |argument| argument.hide(true))
@@ -146,11 +153,35 @@ fn run_demo(matches: &ArgMatches) -> Result<(), CommandError> {
     let defaults = [("data_dir", data_dir), ("log", "warn".to_string())];
     let mut settings = settings::read(matches, &defaults)?;
     logging::start(&settings.log)?;
-    println!("generating {holders} holders");
-    settings.import.push(demo::generate(directory.path(), holders)?);
     let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let is_loaded = matches.get_flag("load");
+    if is_loaded && settings.tls.is_some() {
+        return Err(CommandError::usage("`--load` speaks to a server without TLS".to_string()));
+    }
+    println!("generating {holders} holders");
+    let registry = demo::generate(directory.path(), holders)?;
+    settings.import.push(registry.clone());
     let server = Server::start(settings)?;
+    if is_loaded {
+        return load(server, &registry);
+    }
     until_told(server, |server| demo::print(server, scheme))
+}
+
+/// Runs a short scenario of the load tester against the server, then stops it.
+fn load(server: RunningServer, registry: &Path) -> Result<(), CommandError> {
+    let url = format!("http://{}", server.http_addr);
+    let end = loadtest::command::demonstrate(&url, registry);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(server.stop())?;
+    match end {
+        Ok(0) => Ok(()),
+        Ok(exit_code) => Err(CommandError {
+            exit_code,
+            lines: vec!["the objectives do not hold, or cannot be judged".to_string()],
+        }),
+        Err(line) => Err(CommandError::failure(line)),
+    }
 }
 
 /// Says that the server answers, then waits for SIGTERM or SIGINT and stops it.

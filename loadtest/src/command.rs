@@ -73,10 +73,7 @@ impl<E: std::error::Error> From<E> for Failure {
 
 fn command_line() -> Command {
     let file = |name: &'static str| {
-        Arg::new(name)
-            .value_name(name)
-            .value_parser(value_parser!(PathBuf))
-            .required(true)
+        Arg::new(name).value_name(name).value_parser(value_parser!(PathBuf)).required(true)
     };
     let number = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).help(help).value_parser(value_parser!(f64))
@@ -113,7 +110,9 @@ fn command_line() -> Command {
         .subcommand(
             Command::new("selfcheck")
                 .about("Proves this tool against a server that stalls on a known plan")
-                .arg(Arg::new("short").long("short").num_args(0).help("seconds instead of minutes")),
+                .arg(
+                    Arg::new("short").long("short").num_args(0).help("seconds instead of minutes"),
+                ),
         )
         .subcommand(
             Command::new("compare")
@@ -137,7 +136,12 @@ fn command_line() -> Command {
             Command::new("rules")
                 .about("Prints Prometheus' burn-rate rules for the objectives")
                 .arg(openslo)
-                .arg(Arg::new("job").long("job").help("the server's name in Prometheus").default_value("eligo")),
+                .arg(
+                    Arg::new("job")
+                        .long("job")
+                        .help("the server's name in Prometheus")
+                        .default_value("eligo"),
+                ),
         )
 }
 
@@ -154,18 +158,37 @@ fn path<'a>(matches: &'a ArgMatches, name: &str) -> &'a Path {
     matches.get_one::<PathBuf>(name).map_or(Path::new(""), PathBuf::as_path)
 }
 
+/// Runs the scenario of the demonstration against a server that imported `registry`; returns the exit
+/// code, or why there is none.
+pub fn demonstrate(url: &str, registry: &Path) -> Result<u8, String> {
+    let demonstrate = || -> Result<u8, Failure> {
+        let mut scenario = Scenario::parse(include_str!("../scenarios/demo.toml"))?;
+        scenario.target.url = url.to_owned();
+        let registry = Registry::load(registry, scenario.registry.holders_max, scenario.seed)?;
+        perform(&scenario, &registry, None)
+    };
+    demonstrate().map_err(|Failure(text)| text)
+}
+
 fn run_scenario(matches: &ArgMatches) -> Result<u8, Failure> {
     let (mut scenario, registry) = load(path(matches, "SCENARIO"))?;
     if let Some(file) = matches.get_one::<PathBuf>("openslo") {
         scenario.objectives.extend(openslo::read(&fs::read_to_string(file)?)?);
     }
-    let execution = Execution::prepare(&scenario, &registry)?;
-    let mut live = Live::new(&scenario);
+    perform(&scenario, &registry, matches.get_one::<PathBuf>("out").map(PathBuf::as_path))
+}
+
+fn perform(
+    scenario: &Scenario,
+    registry: &Registry,
+    directory: Option<&Path>,
+) -> Result<u8, Failure> {
+    let execution = Execution::prepare(scenario, registry)?;
+    let mut live = Live::new(scenario);
     let run = execution.run(scenario.arrivals.as_ref(), &mut |second| live.show(second))?;
     let verdict = verdict::judge(&run);
-    let directory = matches.get_one::<PathBuf>("out").cloned();
-    let directory = directory.unwrap_or_else(|| output::directory_of(&run));
-    conclude(&run, &verdict, &directory)
+    let own = output::directory_of(&run);
+    conclude(&run, &verdict, directory.unwrap_or(&own))
 }
 
 fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
@@ -179,7 +202,9 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
         steps_max: 40,
     };
     if !(search.first > 0.0 && search.most >= search.first && search.precision_percent > 0.0) {
-        return Err(Failure("`--from`, `--to` and `--precision` must rise from above 0".to_owned()));
+        return Err(Failure(
+            "`--from`, `--to` and `--precision` must rise from above 0".to_owned(),
+        ));
     }
     // What one step used up is gone in the next.
     scenario.target.fresh = false;

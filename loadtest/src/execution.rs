@@ -80,6 +80,18 @@ pub struct Execution<'a> {
     _renewal: Renewal,
 }
 
+/// What connects one generator's thread with the rest.
+struct Lane {
+    /// Which one, from 0.
+    thread: u32,
+    /// Told when its connections are open.
+    ready: SyncSender<()>,
+    /// Tells when the run begins.
+    started: Receiver<(Monotonic, Wall)>,
+    /// Takes its seconds.
+    seconds: SyncSender<Second>,
+}
+
 /// What one generator brings back.
 struct Share {
     recorder: Recorder,
@@ -118,8 +130,8 @@ impl<'a> Execution<'a> {
             let mut generators = Vec::new();
             for thread in 0..threads {
                 let (start, started) = sync_channel(1);
-                let (ready, seconds) = (ready.clone(), seconds.clone());
-                let generate = move || self.generate(thread, arrivals, &ready, &started, &seconds);
+                let lane = Lane { thread, ready: ready.clone(), started, seconds: seconds.clone() };
+                let generate = move || self.generate(arrivals, &lane);
                 let named = thread::Builder::new().name(format!("generator-{thread}"));
                 generators.push(named.spawn_scoped(scope, generate)?);
                 starts.push(start);
@@ -143,15 +155,9 @@ impl<'a> Execution<'a> {
     }
 
     /// One generator, from its connections to what it counted.
-    fn generate(
-        &self,
-        thread: u32,
-        arrivals: Option<&Arrivals>,
-        ready: &SyncSender<()>,
-        started: &Receiver<(Monotonic, Wall)>,
-        seconds: &SyncSender<Second>,
-    ) -> Result<Share, ExecutionError> {
+    fn generate(&self, arrivals: Option<&Arrivals>, lane: &Lane) -> Result<Share, ExecutionError> {
         let scenario = self.scenario;
+        let thread = lane.thread;
         let threads = scenario.threads.max(1);
         let duration = nanos(scenario.duration_seconds);
         // All threads make the same plan and take turns.
@@ -159,8 +165,8 @@ impl<'a> Execution<'a> {
         let mut transport = self.transport(threads)?;
         transport.open_ahead(OPENING);
         // The other end is there as long as the run.
-        let _ = ready.send(());
-        let Ok((clock, begun)) = started.recv() else { return Err(ExecutionError::Panicked) };
+        let _ = lane.ready.send(());
+        let Ok((clock, begun)) = lane.started.recv() else { return Err(ExecutionError::Panicked) };
         transport.restart(clock);
         let mut workload = Citizens::new(self.registry, Habits::new(scenario, thread, begun))?;
         let mut recorder = Recorder::counting_from(nanos(scenario.warm_up_seconds));
@@ -175,7 +181,7 @@ impl<'a> Execution<'a> {
         };
         let mut show = |second: &Second, _: &Recorder| {
             // A row that nobody has the time to show is in the document all the same.
-            let _ = seconds.try_send(second.clone());
+            let _ = lane.seconds.try_send(second.clone());
             ControlFlow::Continue(())
         };
         match plan {

@@ -5,8 +5,7 @@
 
 use hdrhistogram::AdditionError;
 
-use crate::run::{Audited, Run};
-use crate::transport::Connections;
+use crate::run::Run;
 
 /// Wrong answers that are kept.
 const WRONG_ANSWERS_MAX: usize = 100;
@@ -80,24 +79,16 @@ fn add(merged: &mut Run, run: Run) -> Result<(), MergeError> {
 }
 
 fn add_surroundings(merged: &mut Run, run: Run) {
-    let (one, other) = (merged.connections, run.connections);
-    merged.connections = Connections {
-        opened: one.opened + other.opened,
-        reopened: one.reopened + other.reopened,
-        broken: one.broken + other.broken,
-        refused: one.refused + other.refused,
-    };
+    merged.connections.add(&run.connections);
     merged.availability = match (merged.availability.take(), run.availability) {
         (Some(one), Some(other)) => Some(one.joined(&other)),
         (one, other) => one.or(other),
     };
     merged.audit = match (merged.audit, run.audit) {
-        (Some(one), Some(other)) => Some(Audited {
-            acknowledged: one.acknowledged + other.acknowledged,
-            lost: one.lost + other.lost,
-            doubled: one.doubled + other.doubled,
-            phantom: one.phantom + other.phantom,
-        }),
+        (Some(mut one), Some(other)) => {
+            one.add(&other);
+            Some(one)
+        }
         (one, other) => one.or(other),
     };
     merged.faults.extend(run.faults);
@@ -108,6 +99,7 @@ fn add_surroundings(merged: &mut Run, run: Run) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::Audit;
     use crate::fixture;
     use crate::tally::{Carrier, Kind};
 
@@ -117,7 +109,7 @@ mod tests {
         other.tallies[0].carrier = Carrier::Social;
         other.seconds[3].response_p99 = 77_000_000;
         other.seconds.push(crate::second::Second { second: 10, due: 4, ..Default::default() });
-        other.audit = Some(Audited { acknowledged: 3, lost: 1, ..Audited::default() });
+        other.audit = Some(Audit { acknowledged: 3, lost: 1, ..Audit::default() });
         let merged = merge(vec![fixture::run(2_000, 0), other, fixture::run(500, 0)]).unwrap();
         let dues: Vec<u64> = merged.tallies.iter().map(|tallied| tallied.tally.due()).collect();
         assert_eq!(dues, [2_500, 1_100]);

@@ -16,20 +16,23 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// The binary `eligo`, built in the profile of this test.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        // target/PROFILE/deps/this-test
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap().to_owned();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "gateway", "--bin", "eligo"]);
-        build.arg("--target-dir").arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
-        assert!(build.status().unwrap().success(), "the server does not build");
-        profile.join("eligo")
-    })
+    BINARY.get_or_init(|| binary_of("gateway", "eligo"))
+}
+
+/// A binary of a package, built in the profile of this test.
+pub fn binary_of(package: &str, name: &str) -> PathBuf {
+    // target/PROFILE/deps/this-test
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap().to_owned();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet", "--package", package, "--bin", name]);
+    build.arg("--target-dir").arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    build.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap());
+    assert!(build.status().unwrap().success(), "`{name}` does not build");
+    profile.join(name)
 }
 
 /// A running server; killed when dropped.
