@@ -1,47 +1,160 @@
 //! Answers on their way back: to whom, and what, once it is durable.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
-use crate::command::{CheckAnswer, SettleAnswer};
+use crate::command::{CheckAnswer, Deadline, SettleAnswer};
+use crate::postbox::{self, Announcements, Postbox, Posted, Ticket, Waiting};
 
 /// Somebody who waits for one answer. Dropped without one, it answers Unavailable.
-pub struct Reply<T>(Option<Receiver<T>>);
+pub struct Reply<T: Postable>(Option<Receiver<T>>);
 
 enum Receiver<T> {
     Call(Box<dyn FnOnce(Option<T>) + Send>),
     Channel(oneshot::Sender<T>),
+    Post(Arc<Postbox>, Ticket),
 }
 
-impl<T: Send + 'static> Reply<T> {
+/// What can be answered.
+pub trait Postable: Send + 'static {
+    /// What is answered when nothing can be.
+    fn unavailable() -> Option<Posted>;
+
+    /// As a thread's postbox holds it.
+    fn posted(self) -> Option<Posted>;
+
+    /// Back from there.
+    fn from_posted(posted: Posted) -> Option<Self>
+    where
+        Self: Sized;
+}
+
+impl<T: Postable> Reply<T> {
     /// Hands the answer to `receive`, which must be quick: it runs on the committing thread.
     pub fn new(receive: impl FnOnce(Option<T>) + Send + 'static) -> Reply<T> {
         Reply(Some(Receiver::Call(Box::new(receive))))
     }
 
-    /// A reply and the future of its answer.
-    pub fn channel() -> (Reply<T>, oneshot::Receiver<T>) {
+    /// A reply and the future of its answer, which comes through the desk of this thread if it has
+    /// one.
+    pub fn channel() -> (Reply<T>, Awaited<T>) {
+        if let Some(desk) = postbox::desk() {
+            let (postbox, ticket, waiting) = desk.wait();
+            return (Reply(Some(Receiver::Post(postbox, ticket))), Awaited::Posted(waiting));
+        }
         let (sender, receiver) = oneshot::channel();
-        (Reply(Some(Receiver::Channel(sender))), receiver)
+        (Reply(Some(Receiver::Channel(sender))), Awaited::Channel(receiver))
     }
 
     /// Gives the answer.
-    pub fn answer(mut self, answer: T) {
+    pub fn answer(self, answer: T) {
+        self.answer_later(answer, &mut Announcements::default());
+    }
+
+    /// Gives the answer; a thread with a desk hears of it with `announcements`.
+    pub fn answer_later(mut self, answer: T, announcements: &mut Announcements) {
         match self.0.take() {
             Some(Receiver::Call(receive)) => receive(Some(answer)),
             Some(Receiver::Channel(sender)) => {
                 // A caller that went away wants no answer.
                 let _ = sender.send(answer);
             }
+            Some(Receiver::Post(postbox, ticket)) => {
+                if let Some(posted) = answer.posted() {
+                    postbox.post(ticket, posted);
+                    announcements.add(postbox);
+                }
+            }
             None => {}
         }
     }
 }
 
-impl<T> Drop for Reply<T> {
+impl<T: Postable> Drop for Reply<T> {
     fn drop(&mut self) {
-        if let Some(Receiver::Call(receive)) = self.0.take() {
-            receive(None);
+        match self.0.take() {
+            Some(Receiver::Call(receive)) => receive(None),
+            Some(Receiver::Post(postbox, ticket)) => {
+                if let Some(posted) = T::unavailable() {
+                    postbox.post(ticket, posted);
+                    postbox.announce();
+                }
+            }
+            Some(Receiver::Channel(_)) | None => {}
         }
+    }
+}
+
+/// The future of an answer.
+pub enum Awaited<T> {
+    /// On a thread without a desk.
+    Channel(oneshot::Receiver<T>),
+    /// At the desk of this thread.
+    Posted(Waiting),
+}
+
+impl<T: Postable> Awaited<T> {
+    /// The answer, unless none comes in time.
+    pub async fn in_time(self, deadline: Deadline) -> Option<T> {
+        let deadline = deadline.0.into();
+        match self {
+            Awaited::Channel(receiver) => {
+                tokio::time::timeout_at(deadline, receiver).await.ok()?.ok()
+            }
+            Awaited::Posted(waiting) => {
+                T::from_posted(tokio::time::timeout_at(deadline, waiting).await.ok()?)
+            }
+        }
+    }
+}
+
+impl Postable for CheckAnswer {
+    fn unavailable() -> Option<Posted> {
+        CheckAnswer::Unavailable.posted()
+    }
+
+    fn posted(self) -> Option<Posted> {
+        Some(Posted::Check(self))
+    }
+
+    fn from_posted(posted: Posted) -> Option<CheckAnswer> {
+        match posted {
+            Posted::Check(answer) => Some(answer),
+            Posted::Settle(_) => None,
+        }
+    }
+}
+
+impl Postable for SettleAnswer {
+    fn unavailable() -> Option<Posted> {
+        SettleAnswer::Unavailable.posted()
+    }
+
+    fn posted(self) -> Option<Posted> {
+        Some(Posted::Settle(self))
+    }
+
+    fn from_posted(posted: Posted) -> Option<SettleAnswer> {
+        match posted {
+            Posted::Settle(answer) => Some(answer),
+            Posted::Check(_) => None,
+        }
+    }
+}
+
+/// Who waits only for durability is never a caller at a desk.
+impl Postable for () {
+    fn unavailable() -> Option<Posted> {
+        None
+    }
+
+    fn posted(self) -> Option<Posted> {
+        None
+    }
+
+    fn from_posted(_: Posted) -> Option<()> {
+        None
     }
 }
 
@@ -56,12 +169,12 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Sends it.
-    pub fn send(self) {
+    /// Sends it; threads with a desk hear of it with `announcements`.
+    pub fn send(self, announcements: &mut Announcements) {
         match self {
-            Answer::Check(reply, answer) => reply.answer(answer),
-            Answer::Durable(reply) => reply.answer(()),
-            Answer::Settle(reply, answer) => reply.answer(answer),
+            Answer::Check(reply, answer) => reply.answer_later(answer, announcements),
+            Answer::Durable(reply) => reply.answer_later((), announcements),
+            Answer::Settle(reply, answer) => reply.answer_later(answer, announcements),
         }
     }
 

@@ -192,8 +192,7 @@ impl Engine {
         if let Some(answer) = self.partition().submit_record(check, amounts, deadline, reply) {
             return answer;
         }
-        let answer = tokio::time::timeout_at(deadline.0.into(), answer).await;
-        answer.ok().and_then(Result::ok).unwrap_or(CheckAnswer::Unavailable)
+        answer.in_time(deadline).await.unwrap_or(CheckAnswer::Unavailable)
     }
 
     /// Records that the service was delivered.
@@ -205,7 +204,7 @@ impl Engine {
                 self.ask_history(id, deadline, |settled| confirm_of_settled(&settled, &confirm))
                     .await
             }
-            None => settled_in_time(answer, deadline).await,
+            None => answer.in_time(deadline).await.unwrap_or(SettleAnswer::Unavailable),
         }
     }
 
@@ -227,7 +226,7 @@ impl Engine {
             Some(Known::Unknown(id)) => {
                 self.ask_history(id, deadline, |settled| cancel_of_settled(&settled, &cancel)).await
             }
-            None => settled_in_time(answer, deadline).await,
+            None => answer.in_time(deadline).await.unwrap_or(SettleAnswer::Unavailable),
         }
     }
 
@@ -368,14 +367,6 @@ impl Engine {
     fn partition(&self) -> &Arc<Partition> {
         &self.inner.caretaker.partition
     }
-}
-
-async fn settled_in_time(
-    answer: tokio::sync::oneshot::Receiver<SettleAnswer>,
-    deadline: Deadline,
-) -> SettleAnswer {
-    let answer = tokio::time::timeout_at(deadline.0.into(), answer).await;
-    answer.ok().and_then(Result::ok).unwrap_or(SettleAnswer::Unavailable)
 }
 
 impl Inner {

@@ -9,6 +9,7 @@
 //! | [`ledger`], [`table`] | transactions and limited places, shared by checks and shards |
 //! | [`shard`], [`shard_actor`] | mailboxes, the workers that empty them in batches, their actors |
 //! | [`committer`] | one frame for all batches that wait; answers once it is durable |
+//! | [`answer`], [`postbox`] | answers on their way back, one by one or many at a time for one thread |
 //! | [`partition`] | what all of these share |
 //! | [`import`] | from a registry file to the next revision |
 //! | [`recovery`], [`checkpoint`], [`supervisor`] | state from snapshot and log; snapshots; restarts |
@@ -74,6 +75,7 @@ pub mod ledger;
 pub mod limits;
 pub mod partition;
 pub mod plan;
+pub mod postbox;
 pub mod record;
 pub mod recovery;
 pub mod registry;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use crossbeam::channel::{Sender, TrySendError};
 
+use crate::answer::Answer;
 use crate::calendar::{Clock, Timestamp};
 use crate::command::{Check, CheckAnswer};
 use crate::decide::{Decision, decide};
@@ -14,6 +15,7 @@ use crate::ids::{HolderId, ShardId};
 use crate::journal::Position;
 use crate::ledger::{Ledger, OpenError};
 use crate::limits::CLAIM_ATTEMPTS_MAX;
+use crate::postbox::Announcements;
 use crate::registry::Registry;
 use crate::shard::{Shard, Submission};
 use crate::transaction::Transaction;
@@ -75,9 +77,10 @@ impl Partition {
         }
         let answers = submission.answers.into_iter();
         if durable {
-            answers.for_each(crate::answer::Answer::send);
+            let mut announcements = Announcements::default();
+            answers.for_each(|answer| answer.send(&mut announcements));
         } else {
-            answers.for_each(crate::answer::Answer::refuse);
+            answers.for_each(Answer::refuse);
         }
     }
 

@@ -232,8 +232,11 @@ fn public_server(
     tls: Option<ServerConfig>,
 ) -> io::Result<actix_web::dev::Server> {
     let limits = gateway.limits;
-    let app =
-        move || App::new().app_data(Arc::clone(&gateway)).default_service(fn_service(api::serve));
+    let app = move || {
+        // This runs once on the thread of each worker.
+        engine::postbox::open_desk();
+        App::new().app_data(Arc::clone(&gateway)).default_service(fn_service(api::serve))
+    };
     let server = HttpServer::new(app)
         .workers(limits.workers)
         .max_connections(limits.connections_max)
