@@ -54,6 +54,9 @@ impl Default for Terms {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Objective {
+    /// What other programs know it by, of a built-in one; see [`Objective::id`].
+    #[serde(skip)]
+    pub built_in: Option<&'static str>,
     /// Its name in reports.
     pub name: String,
     /// Only requests of this kind; all but the malformed ones otherwise.
@@ -145,7 +148,14 @@ pub enum Fault {
 impl Objective {
     /// One for all requests.
     pub fn new(name: &str, limit: Limit) -> Objective {
-        Objective { name: name.to_string(), kind: None, carrier: None, limit }
+        Objective { built_in: None, name: name.to_string(), kind: None, carrier: None, limit }
+    }
+
+    /// What other programs know it by, whatever people read: of one's own, the words of its name.
+    pub fn id(&self) -> String {
+        let words = self.name.split(|letter: char| !letter.is_alphanumeric());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        self.built_in.map_or_else(|| words.join("_").to_lowercase(), str::to_owned)
     }
 
     /// Why it cannot be judged, if so.
@@ -200,26 +210,26 @@ impl Objective {
 /// The limits of the contract (D0 §6.4, §7.4): checks, and confirms held to the same, each also for
 /// the two carriers whose service levels are set apart.
 pub fn contract(month_of_service: u32) -> Vec<Objective> {
-    let mut objectives = Vec::new();
-    for (kind, kinds) in [(Kind::Check, "checks"), (Kind::Confirm, "confirms")] {
-        for carrier in [None, Some(Carrier::Ecs), Some(Carrier::Social)] {
-            let by = match carrier {
-                Some(Carrier::Ecs) => ", ecs cards",
-                Some(_) => ", social cards",
-                None => "",
-            };
-            objectives.push(Objective {
-                name: format!("slow or unanswered {kinds}{by}"),
-                kind: Some(kind),
-                carrier,
-                limit: Limit::Census { above_ms: CONTRACT_MS, percent_max: CONTRACT_PERCENT },
-            });
-        }
-    }
+    let slow = |id, kind, carrier, name: &str| Objective {
+        built_in: Some(id),
+        name: name.to_owned(),
+        kind: Some(kind),
+        carrier,
+        limit: Limit::Census { above_ms: CONTRACT_MS, percent_max: CONTRACT_PERCENT },
+    };
+    let (ecs, social) = (Some(Carrier::Ecs), Some(Carrier::Social));
     let minutes_max =
         if month_of_service <= EARLY_MONTHS { EARLY_DOWNTIME_MINUTES } else { DOWNTIME_MINUTES };
-    objectives.push(Objective::new("downtime", Limit::Downtime { minutes_max }));
-    objectives
+    let (check, confirm) = (Kind::Check, Kind::Confirm);
+    vec![
+        slow("slow_or_unanswered", check, None, "slow or unanswered checks"),
+        slow("slow_or_unanswered_ecs", check, ecs, "slow or unanswered checks, ecs cards"),
+        slow("slow_or_unanswered_social", check, social, "slow or unanswered checks, social cards"),
+        slow("slow_confirms", confirm, None, "slow or unanswered confirms"),
+        slow("slow_confirms_ecs", confirm, ecs, "slow or unanswered confirms, ecs cards"),
+        slow("slow_confirms_social", confirm, social, "slow or unanswered confirms, social cards"),
+        built_in("downtime", "downtime", Limit::Downtime { minutes_max }),
+    ]
 }
 
 /// The stricter set. It is fit for a peak hour, where the contract's limits allow a near outage.
@@ -230,20 +240,25 @@ pub fn strict() -> Vec<Objective> {
         confidence_percent: default_confidence(),
     };
     vec![
-        Objective::new("99.99 % within 100 ms", quick),
-        Objective::new(
+        built_in("strict_within_100_ms", "99.99 % within 100 ms", quick),
+        built_in(
+            "strict_downtime",
             "downtime, strict",
             Limit::Downtime { minutes_max: STRICT_DOWNTIME_MINUTES },
         ),
-        Objective::new("lost confirms", Limit::Never(Fault::Lost)),
-        Objective::new("doubled confirms", Limit::Never(Fault::Doubled)),
-        Objective::new("phantom confirms", Limit::Never(Fault::Phantom)),
+        built_in("lost", "lost confirms", Limit::Never(Fault::Lost)),
+        built_in("doubled", "doubled confirms", Limit::Never(Fault::Doubled)),
+        built_in("phantom", "phantom confirms", Limit::Never(Fault::Phantom)),
     ]
 }
 
 /// What every run is judged by, whatever else it holds.
 pub fn truth() -> Objective {
-    Objective::new("wrong answers", Limit::Never(Fault::Wrong))
+    built_in("wrong", "wrong answers", Limit::Never(Fault::Wrong))
+}
+
+fn built_in(id: &'static str, name: &str, limit: Limit) -> Objective {
+    Objective { built_in: Some(id), ..Objective::new(name, limit) }
 }
 
 fn default_confidence() -> f64 {
@@ -292,6 +307,18 @@ mod tests {
     #[test]
     fn the_built_in_ones_are_sound() {
         let all = contract(1).into_iter().chain(strict()).chain([truth()]);
-        assert!(all.into_iter().all(|objective| objective.fault().is_none()));
+        let all: Vec<Objective> = all.collect();
+        assert!(all.iter().all(|objective| objective.fault().is_none()));
+        let ids: Vec<&str> = all.iter().filter_map(|objective| objective.built_in).collect();
+        let expected = "slow_or_unanswered slow_or_unanswered_ecs slow_or_unanswered_social \
+                        slow_confirms slow_confirms_ecs slow_confirms_social downtime \
+                        strict_within_100_ms strict_downtime lost doubled phantom wrong";
+        assert_eq!(ids.join(" "), expected);
+    }
+
+    #[test]
+    fn one_of_ones_own_is_known_by_the_words_of_its_name() {
+        let limit = Limit::Never(Fault::Wrong);
+        assert_eq!(Objective::new("Checks: p99 ≤ 5 ms!", limit).id(), "checks_p99_5_ms");
     }
 }

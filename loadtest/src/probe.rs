@@ -1,7 +1,7 @@
 //! A caller beside the load: a thread with a connection of its own that sends one check every few
 //! seconds, whatever the load does.
 //!
-//! It keeps its results until it is stopped, at most [`PROBES_MAX`]. A probe that takes longer than
+//! It keeps its results until it is stopped, at most `PROBES_MAX`. A probe that takes longer than
 //! its interval delays the next one, which then follows at once: a wait is bad on its own.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};

@@ -51,6 +51,9 @@ impl Outcome {
 /// An objective and how it came out.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Judged {
+    /// What other programs know the objective by.
+    #[serde(default)]
+    pub id: String,
     /// The objective's name.
     pub name: String,
     /// What must hold.
@@ -214,9 +217,8 @@ fn judge_one(run: &Run, objective: &Objective, decides: bool) -> Judged {
         }
         Limit::Downtime { minutes_max } => downtime(run, minutes_max),
         Limit::Never(fault) => {
-            let count = findings(run, fault);
-            let measured = count.map_or("not looked for".into(), |count| count.to_string());
-            ("0".into(), measured, at_most(count.map(|count| count as f64), 0.0))
+            let (measured, outcome) = never(run, fault);
+            ("0".into(), measured, outcome)
         }
         Limit::Percentile { percentile, ms_max } => {
             let (times, missing) = (times(run, objective.kind), missing(run, objective));
@@ -235,7 +237,7 @@ fn judge_one(run: &Run, objective: &Objective, decides: bool) -> Judged {
             (share_limit(above_ms, percent_max), count.text(), outcome)
         }
     };
-    Judged { name: objective.name.clone(), limit, measured, outcome, decides }
+    Judged { id: objective.id(), name: objective.name.clone(), limit, measured, outcome, decides }
 }
 
 /// Failures of all.
@@ -288,8 +290,11 @@ fn at_most(value: Option<f64>, limit: f64) -> Outcome {
 fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
     let limit =
         format!("≤ {minutes_max} min/month ({})", percent_text(percent_of_month(minutes_max)));
-    let Some(seen) = run.availability.as_ref().filter(|seen| seen.probes > 1) else {
-        return (limit, "no probes".into(), Outcome::NotEnoughData);
+    // An outage begins with two bad probes in a row.
+    let probes = run.availability.as_ref().map_or(0, |seen| seen.probes);
+    let Some(seen) = run.availability.as_ref().filter(|_| probes > 1) else {
+        let measured = if probes == 0 { "no probes" } else { "1 probe, 2 are needed" };
+        return (limit, measured.into(), Outcome::NotEnoughData);
     };
     let minutes = seen.downtime_minutes();
     let rate = if seen.observed_seconds > 0.0 && minutes_max > 0.0 {
@@ -305,6 +310,19 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
     );
     // Seconds are summed as fractions; a microsecond is no downtime.
     (limit, measured, at_most(Some(minutes - 1e-8), minutes_max))
+}
+
+/// What was found decides; nothing found does only where everything was looked at.
+fn never(run: &Run, fault: Fault) -> (String, Outcome) {
+    let unread = run.audit.map_or(0, |audit| audit.unchecked_holders);
+    match findings(run, fault) {
+        None => ("not looked for".into(), Outcome::NotEnoughData),
+        Some(0) if unread > 0 && fault != Fault::Wrong => {
+            (format!("0, but {unread} holders were not read"), Outcome::NotEnoughData)
+        }
+        Some(0) => ("0".into(), Outcome::Pass),
+        Some(count) => (count.to_string(), Outcome::Fail),
+    }
 }
 
 fn findings(run: &Run, fault: Fault) -> Option<u64> {
@@ -374,7 +392,7 @@ fn percent_text(percent: f64) -> String {
 /// Milliseconds as people read them.
 pub fn time(ms: f64) -> String {
     match ms {
-        ms if ms >= 1_000.0 => format!("{} s", trimmed(ms / 1e3, 3)),
+        ms if ms >= 999.95 => format!("{} s", trimmed(ms / 1e3, 3)),
         ms if ms >= 1.0 => format!("{} ms", trimmed(ms, if ms < 100.0 { 2 } else { 1 })),
         ms => format!("{} µs", trimmed(ms * 1e3, 1)),
     }

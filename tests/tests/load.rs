@@ -170,7 +170,7 @@ fn carry(
             let count = answers.read(&mut buffer).ok().filter(|count| *count > 0)?;
             let mut text = String::from_utf8(buffer[..count].to_vec()).unwrap_or_default();
             let is_grant = text.contains("{\"resultCode\":0,") && !text.contains("\"results\"");
-            if is_grant && granted.fetch_add(1, Ordering::Relaxed) % 4 == 0 {
+            if is_grant && granted.fetch_add(1, Ordering::Relaxed).is_multiple_of(4) {
                 match link {
                     Link::HalfClosing => return back.shutdown(Shutdown::Both).ok(),
                     Link::Lying => text = text.replace("\"resultCode\":0", "\"resultCode\":1"),

@@ -124,8 +124,10 @@ pub fn process(sampled: &Sampled) -> String {
 }
 
 fn line<'a>(run: &Run, class: &'a str, name: &'a str, value: impl Fn(&Second) -> f64) -> Line<'a> {
-    let points = run.seconds.iter().map(|row| (row.second as f64, value(row))).collect();
-    Line { class, name, points }
+    // Behind the last request only what was under way comes in.
+    let end = run.seconds.iter().rposition(|row| row.due > 0).map_or(0, |last| last + 1);
+    let rows = run.seconds.iter().take(end);
+    Line { class, name, points: rows.map(|row| (row.second as f64, value(row))).collect() }
 }
 
 fn bands(run: &Run) -> Vec<Band<'static>> {

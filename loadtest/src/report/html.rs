@@ -77,9 +77,14 @@ fn header(run: &Run, verdict: &Verdict) -> String {
         .map(|judged| format!("{}: {}", judged.name, judged.measured))
         .take(HEADLINES_MAX)
         .collect();
-    let notes: String = named
+    // A run that says nothing says why first.
+    let [first, second] = match verdict.outcome {
+        Outcome::NotEnoughData => [&verdict.notes, &named],
+        _ => [&named, &verdict.notes],
+    };
+    let notes: String = first
         .iter()
-        .chain(&verdict.notes)
+        .chain(second)
         .map(|note| format!("<p class=\"note\">{}</p>", escaped(note)))
         .collect();
     let load = match run.load {
@@ -90,7 +95,7 @@ fn header(run: &Run, verdict: &Verdict) -> String {
         "<h1>{}</h1><p class=\"soft\">{} · {} · {load} · seed {}</p>\
          <div class=\"verdict {}\" id=\"verdict\"><b>{}</b><div><p>{text}.</p>{notes}</div></div>",
         escaped(&run.scenario),
-        escaped(&run.begun),
+        escaped(&instant(&run.begun)),
         clock(run.duration_seconds),
         run.seed,
         class(verdict.outcome),
@@ -124,6 +129,10 @@ fn tiles(run: &Run, verdict: &Verdict) -> String {
         let seconds = seen.downtime_minutes() * 60.0;
         tiles.push(tile("downtime", "downtime", format!("{seconds:.3}"), &time(seconds * 1e3)));
     }
+    if let Some(audit) = &run.audit {
+        let lost = audit.lost + audit.altered;
+        tiles.push(tile("lost", "lost confirms", lost, &grouped(lost)));
+    }
     let late = format!("{:.1} %", verdict.tainted_percent);
     tiles.push(tile("tainted", "seconds late", verdict.tainted_seconds, &late));
     format!("<div class=\"tiles\">{}</div>", tiles.concat())
@@ -144,8 +153,9 @@ fn objectives(verdict: &Verdict) -> String {
             (" class=\"beside\"", " <small>shown only</small>")
         };
         format!(
-            "<tr{beside}><td>{}{note}</td><td>{}</td><td>{}</td>\
+            "<tr{beside} data-id=\"{}\"><td>{}{note}</td><td>{}</td><td>{}</td>\
              <td><span class=\"mark {}\">{}</span></td></tr>",
+            escaped(&judged.id),
             escaped(&judged.name),
             escaped(&judged.limit),
             escaped(&judged.measured),
@@ -175,10 +185,20 @@ fn tallies(run: &Run) -> String {
             Carrier::Social => "social card",
         };
         rows.push_str(&format!("<tr><td>{}</td><td>{carrier}</td>", kind_name(tallied.kind)));
-        let counts =
-            [tally.due(), tally.right, tally.slow, tally.unanswered, tally.refused, tally.wrong];
-        for count in counts {
-            rows.push_str(&format!("<td class=\"n\">{}</td>", grouped(count)));
+        let counts = [
+            ("due", tally.due()),
+            ("right", tally.right),
+            ("slow", tally.slow),
+            ("unanswered", tally.unanswered),
+            ("refused", tally.refused),
+            ("wrong", tally.wrong),
+        ];
+        let of = format!("{}.{}", kind_name(tallied.kind), carrier_id(tallied.carrier));
+        for (name, count) in counts {
+            rows.push_str(&format!(
+                "<td class=\"n\" data-name=\"{of}.{name}\" data-value=\"{count}\">{}</td>",
+                grouped(count)
+            ));
         }
         rows.push_str("</tr>");
     }
@@ -346,6 +366,21 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::Repeat => "repeat",
         Kind::Services => "services",
     }
+}
+
+fn carrier_id(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::Ecs => "ecs",
+        Carrier::None => "none",
+        Carrier::Snils => "snils",
+        Carrier::Social => "social",
+    }
+}
+
+/// RFC 3339 to the second, as people write it.
+fn instant(text: &str) -> String {
+    let (date, time) = text.split_once('T').unwrap_or((text, ""));
+    format!("{date} {} UTC", time.get(..8).unwrap_or(time))
 }
 
 fn nanos(value: u64) -> String {

@@ -40,15 +40,16 @@ fn case(judged: &Judged) -> String {
         }
         (true, Outcome::Pass) => format!("<system-out>{message}</system-out>"),
     };
-    let name = escaped(&judged.name);
+    let (id, name) = (escaped(&judged.id), escaped(&judged.name));
     format!(
-        "<testcase classname=\"eligo-load.objectives\" name=\"{name}\" time=\"0\">{body}</testcase>\n"
+        "<testcase classname=\"eligo-load.{id}\" name=\"{name}\" time=\"0\">{body}</testcase>\n"
     )
 }
 
 fn generator(verdict: &Verdict) -> Judged {
     let tainted = verdict.tainted_percent > TAINTED_PERCENT_MAX;
     Judged {
+        id: "generator".into(),
         name: "the generator kept its schedule".into(),
         limit: format!("≤ {TAINTED_PERCENT_MAX} % of the seconds late"),
         measured: format!("{:.2} %", verdict.tainted_percent),
@@ -73,6 +74,7 @@ mod tests {
         // All checks, and those by ecs cards.
         assert_eq!(text.matches("<failure ").count(), 2);
         assert!(text.contains("failures=\"2\" errors=\"0\" skipped=\"5\""), "{text}");
+        assert!(text.contains("classname=\"eligo-load.slow_or_unanswered\""), "{text}");
         assert!(text.contains("eligo-load: &lt;&quot;&amp;&gt;"), "{text}");
     }
 

@@ -92,8 +92,15 @@ fn downtime_is_judged_by_the_minutes_of_the_month() {
 #[test]
 fn without_a_probe_downtime_is_unknown() {
     let mut run = fixture::run(10_000, 0);
-    run.availability = None;
-    assert_eq!(judge(&run).exit_code(), 3);
+    let mut check = |seen: Option<Availability>, expected: &str| {
+        run.availability = seen;
+        let verdict = judge(&run);
+        let downtime = verdict.judged.iter().find(|judged| judged.id == "downtime").unwrap();
+        assert_eq!((downtime.measured.as_str(), verdict.exit_code()), (expected, 3));
+    };
+    check(None, "no probes");
+    let one = Probed { at_seconds: 0.0, took_seconds: Some(0.001) };
+    check(Some(Availability::of(&[one], 3.0, &[])), "1 probe, 2 are needed");
 }
 
 #[test]
@@ -116,6 +123,17 @@ fn what_the_audit_finds_fails_a_run() {
         run.audit = Some(audit);
         assert_eq!(judge(&run).exit_code(), 1, "{audit:?}");
     }
+}
+
+#[test]
+fn a_history_that_was_not_read_proves_nothing() {
+    let mut run = fixture::run(100_000, 0);
+    run.audit = Some(Audit { acknowledged: 5, unchecked_holders: 1, ..Audit::default() });
+    assert_eq!(judge(&run).exit_code(), 3);
+    assert_eq!(outcome_of(&run, "lost confirms"), Outcome::NotEnoughData);
+    // What was found in the rest counts.
+    run.audit = Some(Audit { lost: 1, unchecked_holders: 1, ..Audit::default() });
+    assert_eq!(judge(&run).exit_code(), 1);
 }
 
 #[test]
