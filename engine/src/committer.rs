@@ -7,7 +7,8 @@
 //! A greedy committer alternates half batches: while it syncs one half of the callers, the other
 //! half waits, and each sync carries half of what it could. So after answering it waits a moment for
 //! the batch that is forming: for those who waited during the sync and those who were just answered,
-//! at most half a sync, giving up after 30 µs of silence. A lone caller is not held up: when it
+//! at most half a sync, giving up after 100 µs of silence (with 30 µs the frames of 64 callers held 59
+//! records and the slowest answers took a quarter longer). A lone caller is not held up: when it
 //! calls again, everybody who is expected is there.
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::transaction::Event;
 /// How long the committer sleeps when nobody calls, before it looks for openings.
 const IDLE: Duration = Duration::from_millis(20);
 /// Silence after which a forming batch is taken as it is.
-const SILENCE: Duration = Duration::from_micros(30);
+const SILENCE: Duration = Duration::from_micros(100);
 
 /// Builds frames and appends them.
 pub struct Committer {
