@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::answer::Reply;
+use engine::answer::{Postable, Reply};
 use engine::calendar::Clock;
 use engine::checkpoint;
 use engine::command::{
@@ -161,7 +161,7 @@ fn confirm_of(granted: Granted) -> Confirm {
     Confirm { organization, transaction, holder, category, amounts }
 }
 
-fn heard<T: Send + 'static>() -> (Reply<T>, Heard<T>) {
+fn heard<T: Postable>() -> (Reply<T>, Heard<T>) {
     let (sender, heard) = std::sync::mpsc::channel();
     // A stage that is over wants no answer.
     (Reply::new(move |answer| drop(sender.send(answer))), heard)

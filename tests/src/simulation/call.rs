@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use engine::answer::{Answer, Reply};
+use engine::answer::{Answer, Postable, Reply};
 use engine::command::{Cancel, CheckAnswer, Confirm, Deadline, SettleAnswer};
 use engine::shard::Submission;
 use engine::transaction::Amounts;
@@ -78,7 +78,7 @@ pub struct Flight {
 }
 
 /// A call, the reply to hand over with it, and its deadline.
-pub fn pending<T: Send + 'static>(
+pub fn pending<T: Postable>(
     call: Call,
     is_late: bool,
     outcome: impl Fn(T) -> Outcome + Send + 'static,
