@@ -23,6 +23,7 @@ use crate::oracle::Decision;
 use crate::places::{PLACES_MAX, Places};
 use crate::registry::Registry;
 use crate::request::{Call, Check};
+use crate::run::WRONG_ANSWERS_MAX;
 use crate::scenario::{self, Scenario};
 use crate::tally::{Carrier, Kind, Outcome};
 use crate::time::Nanos;
@@ -39,8 +40,7 @@ pub mod task;
 
 /// How far the server's clock and ours may be apart, seconds.
 const SKEW_SECONDS: i64 = 2;
-/// Wrong answers that are told in words.
-const WRONG_ANSWERS_MAX: usize = 20;
+
 /// How long before an open check expires its place counts as uncertain.
 const EXPIRY_SLACK: Nanos = Nanos::from_seconds(60);
 const STREAM: u64 = 0x6369_7469;
@@ -135,17 +135,6 @@ struct Batch<'r> {
     asked: Vec<Asked>,
     checks: Vec<Check<'r>>,
 }
-
-const KINDS: [Kind; 8] = [
-    Kind::Batch,
-    Kind::Cancel,
-    Kind::Check,
-    Kind::Confirm,
-    Kind::History,
-    Kind::Malformed,
-    Kind::Repeat,
-    Kind::Services,
-];
 
 impl<'r> Citizens<'r> {
     /// The holders of a registry, with these habits.
@@ -259,7 +248,7 @@ impl<'r> Citizens<'r> {
 
 impl Workload for Citizens<'_> {
     fn next(&mut self, now: Nanos) -> Ticket {
-        let kind = KINDS.get(weighted(&mut self.numbers, &self.kinds)).copied();
+        let kind = Kind::ALL.get(weighted(&mut self.numbers, &self.kinds)).copied();
         let chosen = match kind.unwrap_or(Kind::Check) {
             Kind::Batch => Some(self.next_batch(now)),
             Kind::Cancel => self.next_settle(true, now),

@@ -27,12 +27,12 @@ use crate::machine::Meter;
 use crate::probe::{Credentials, HttpCheck, Probe};
 use crate::recorder::{About, Recorder};
 use crate::registry::Registry;
-use crate::run::{Load, Run};
+use crate::run::{Load, Run, WRONG_ANSWERS_MAX};
 use crate::scenario::Scenario;
 use crate::second::Second;
 use crate::target::{Sampler, Target};
 use crate::time::{Clock, Nanos};
-use crate::tokens::{Renewal, TokenEndpoint, Tokens, TokensError};
+use crate::tokens::{ACCEPTOR_SCOPE, Renewal, TokenEndpoint, Tokens, TokensError};
 use crate::transport::{Connections, Transport};
 
 /// How long opening the connections may take before the run begins without the rest.
@@ -41,11 +41,8 @@ const OPENING: Nanos = Nanos::from_seconds(10);
 const AUDIT: Nanos = Nanos::from_seconds(1_800);
 /// Seconds that wait to be shown.
 const SECONDS_WAITING_MAX: usize = 1_024;
-/// Wrong answers that are told in words.
-const WRONG_ANSWERS_MAX: usize = 20;
 /// An insurance number that is well formed and nobody's.
 const NOBODYS_SNILS: &str = "11223344595";
-const ACCEPTOR_SCOPE: &str = "ECS.WebAPI OrganizationAPI";
 
 /// Why a run did not take place.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,7 @@
 
 use hdrhistogram::AdditionError;
 
-use crate::run::Run;
-
-/// Wrong answers that are kept.
-const WRONG_ANSWERS_MAX: usize = 100;
+use crate::run::{Run, WRONG_ANSWERS_MAX};
 
 /// Why runs do not merge.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

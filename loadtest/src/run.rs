@@ -15,6 +15,8 @@ use crate::transport::Connections;
 
 /// The version of the document.
 pub const FORMAT: u32 = 1;
+/// Wrong answers that are told in words.
+pub const WRONG_ANSWERS_MAX: usize = 20;
 
 /// A run.
 #[derive(Clone, Debug, Deserialize, Serialize)]

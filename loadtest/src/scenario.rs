@@ -238,8 +238,6 @@ pub struct Planned {
 pub struct Probe {
     /// From one probe to the next.
     pub interval_seconds: f64,
-    /// After which it failed.
-    pub timeout_seconds: f64,
 }
 
 impl Default for LoadShape {
@@ -296,7 +294,7 @@ impl Default for Dialect {
 
 impl Default for Probe {
     fn default() -> Probe {
-        Probe { interval_seconds: 5.0, timeout_seconds: 3.0 }
+        Probe { interval_seconds: 5.0 }
     }
 }
 

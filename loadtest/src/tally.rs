@@ -41,6 +41,20 @@ impl Kind {
         Kind::Repeat,
         Kind::Services,
     ];
+
+    /// As documents write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Batch => "batch",
+            Kind::Cancel => "cancel",
+            Kind::Check => "check",
+            Kind::Confirm => "confirm",
+            Kind::History => "history",
+            Kind::Malformed => "malformed",
+            Kind::Repeat => "repeat",
+            Kind::Services => "services",
+        }
+    }
 }
 
 /// What carried the identifier; the documents set the service level of each on its own

@@ -19,8 +19,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RENEW_AT_PERCENT: u32 = 70;
 /// How long the thread waits after a failure, or at least between two looks at its work.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The scopes of organizations that check, and of those that only ask for the history (D0 A2, A9).
-const ACCEPTOR_SCOPE: &str = "ECS.WebAPI OrganizationAPI";
+/// The scope of organizations that check (D0 A2).
+pub const ACCEPTOR_SCOPE: &str = "ECS.WebAPI OrganizationAPI";
+/// The scope of those that only ask for the history (D0 A9).
 const HISTORY_SCOPE: &str = "ECS.WebAPI";
 
 /// A token and how long it lives.

@@ -11,7 +11,6 @@ use hdrhistogram::serialization::interval_log::{
 };
 
 use crate::run::Run;
-use crate::tally::Kind;
 
 /// Maxima are written in milliseconds, as the other tools do for nanoseconds.
 const NS_PER_MS: f64 = 1e6;
@@ -35,7 +34,7 @@ pub fn log(run: &Run, begun: SystemTime) -> io::Result<Vec<u8>> {
         (Some("service"), &run.times.service),
         (Some("lateness"), &run.times.lateness),
     ];
-    tagged.extend(run.kinds.iter().map(|times| (Some(tag(times.kind)), &times.response)));
+    tagged.extend(run.kinds.iter().map(|times| (Some(times.kind.name()), &times.response)));
     for (tag, times) in tagged {
         writer
             .write_histogram(times, Duration::ZERO, length, tag.and_then(Tag::new))
@@ -72,19 +71,6 @@ pub fn distribution(times: &Histogram<u64>) -> String {
         sub_buckets(times),
     ));
     text
-}
-
-fn tag(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Batch => "batch",
-        Kind::Cancel => "cancel",
-        Kind::Check => "check",
-        Kind::Confirm => "confirm",
-        Kind::History => "history",
-        Kind::Malformed => "malformed",
-        Kind::Repeat => "repeat",
-        Kind::Services => "services",
-    }
 }
 
 /// As HdrHistogram has it: the power of two that holds twice the digits' resolution.

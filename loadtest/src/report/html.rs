@@ -9,7 +9,7 @@ use crate::report::charts;
 use crate::report::markup::escaped;
 use crate::report::svg::clock;
 use crate::run::{Load, Run};
-use crate::tally::{Carrier, Kind, Tally};
+use crate::tally::{Carrier, Tally};
 use crate::verdict::{Judged, Outcome, Verdict, time};
 
 const STYLE: &str = include_str!("page.css");
@@ -184,7 +184,7 @@ fn tallies(run: &Run) -> String {
             Carrier::Snils => "insurance number",
             Carrier::Social => "social card",
         };
-        rows.push_str(&format!("<tr><td>{}</td><td>{carrier}</td>", kind_name(tallied.kind)));
+        rows.push_str(&format!("<tr><td>{}</td><td>{carrier}</td>", tallied.kind.name()));
         let counts = [
             ("due", tally.due()),
             ("right", tally.right),
@@ -193,7 +193,7 @@ fn tallies(run: &Run) -> String {
             ("refused", tally.refused),
             ("wrong", tally.wrong),
         ];
-        let of = format!("{}.{}", kind_name(tallied.kind), carrier_id(tallied.carrier));
+        let of = format!("{}.{}", tallied.kind.name(), carrier_id(tallied.carrier));
         for (name, count) in counts {
             rows.push_str(&format!(
                 "<td class=\"n\" data-name=\"{of}.{name}\" data-value=\"{count}\">{}</td>",
@@ -204,7 +204,7 @@ fn tallies(run: &Run) -> String {
     }
     let mut times = String::new();
     for kind in &run.kinds {
-        times.push_str(&format!("<tr><td>{}</td>", kind_name(kind.kind)));
+        times.push_str(&format!("<tr><td>{}</td>", kind.kind.name()));
         for at in [50.0, 90.0, 99.0, 99.9] {
             let text = percentile(&kind.response, at).map_or("too few".into(), nanos);
             times.push_str(&format!("<td class=\"n\">{text}</td>"));
@@ -352,19 +352,6 @@ fn verdict_word(outcome: Outcome) -> &'static str {
         Outcome::Fail => "fail",
         Outcome::NotEnoughData => "inconclusive",
         Outcome::Pass => "pass",
-    }
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Batch => "batch",
-        Kind::Cancel => "cancel",
-        Kind::Check => "check",
-        Kind::Confirm => "confirm",
-        Kind::History => "history",
-        Kind::Malformed => "malformed",
-        Kind::Repeat => "repeat",
-        Kind::Services => "services",
     }
 }
 

@@ -40,7 +40,6 @@ impl Scenario {
         within("registry.holders_max", self.registry.holders_max as f64, 1.0, HOLDERS_MAX as f64)?;
         within("load.users", self.load.users.into(), 1.0, CONNECTIONS_MAX.into())?;
         within("probe.interval_seconds", self.probe.interval_seconds, 0.1, 3_600.0)?;
-        within("probe.timeout_seconds", self.probe.timeout_seconds, 0.1, 60.0)?;
         self.check_citizens(&within)?;
         for (at, fault) in self.faults.iter().enumerate() {
             let field = format!("faults.{at}.at_seconds");
