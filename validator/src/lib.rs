@@ -1,0 +1,15 @@
+//! The device side of eligo, and the words that devices and server share.
+//!
+//! # Map
+//! | module | what it is |
+//! |---|---|
+//! | [`link`] | messages between a device and the server, and the frames that carry them |
+//! | [`trip`] | one use of a right, as a device records and reports it |
+//! | [`verdict`] | what a device decides at a tap |
+//!
+//! The crate knows nothing of the server's inside: of [`engine`] it takes identifiers, ids and the
+//! calendar.
+
+pub mod link;
+pub mod trip;
+pub mod verdict;
