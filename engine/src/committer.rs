@@ -155,9 +155,7 @@ impl Committer {
     }
 
     fn end_waiting(&mut self, durable: bool) {
-        for submission in self.waiting.drain(..) {
-            self.partition.end(submission, durable);
-        }
+        self.partition.end(self.waiting.drain(..), durable);
     }
 
     fn answers(&self) -> usize {
@@ -199,14 +197,14 @@ pub fn run(
         }
         while !committed {
             while let Ok(batch) = batches.recv_timeout(IDLE) {
-                committer.partition.end(batch, false);
+                committer.partition.end([batch], false);
             }
             if stop.load(Ordering::Acquire) {
                 return;
             }
             if let Some(tenure) = recover() {
                 while let Ok(batch) = batches.try_recv() {
-                    committer.partition.end(batch, false);
+                    committer.partition.end([batch], false);
                 }
                 committer.resume(tenure);
                 committed = true;
