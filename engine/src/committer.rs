@@ -13,8 +13,8 @@
 //!
 //! Where a call costs more of the processor than of the device, as over HTTP on one core, nobody can
 //! form a batch in half a sync; there half batches are right, for the core works on one half while
-//! the other is synced. So waits that do not bring everybody become rare: durable confirms over HTTP,
-//! 64 in flight, went from 36,000 to 43,000 a second.
+//! the other is synced. So waits that do not bring everybody become rare: of durable confirms over
+//! HTTP, 64 in flight, beside checks, never waiting made 0.57 of what had been 0.40 in the run before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

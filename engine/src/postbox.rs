@@ -7,8 +7,7 @@
 //! as many times as there are answers. Announcing all of them at once made durable confirms over HTTP
 //! on one core a fifth faster. The other way it is the same: a shard that is woken for the first of
 //! many commands takes the core for that one. Woken when a turn of the thread's loop brings no more,
-//! it is handed what 64 callers send in a piece or two: another quarter. A lone command waits for one
-//! empty turn, about a microsecond.
+//! it is handed what 64 callers send in a few pieces. A lone command waits for one empty turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
