@@ -23,7 +23,7 @@ use loadtest::clock::Monotonic;
 use loadtest::generator::{self, Generator};
 use loadtest::http::{Http, Settings};
 use loadtest::machine::{Meter, thread_cpu_ns};
-use loadtest::null::{CATEGORY, Freezes, NullServer};
+use loadtest::null::{CATEGORY, NullServer, Script};
 use loadtest::recorder::Recorder;
 use loadtest::request::{Call, Check, Identifier, Request};
 use loadtest::selfcheck;
@@ -68,7 +68,7 @@ fn main() {
 fn serve_null() {
     let server = NullServer::bind().unwrap();
     println!("ready http={}", server.address().unwrap());
-    server.serve(&Freezes::new(), &AtomicBool::new(false)).unwrap();
+    server.serve(&Script::new(), &AtomicBool::new(false)).unwrap();
 }
 
 struct Bench {
