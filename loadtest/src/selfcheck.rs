@@ -18,7 +18,7 @@ use crate::clock::Monotonic;
 use crate::generator::{self, Generator};
 use crate::histogram;
 use crate::http::{Http, Settings};
-use crate::machine::Meter;
+use crate::machine::{Meter, keep_to_core};
 use crate::null::{Act, CATEGORY, Freeze, NullServer, Script};
 use crate::recorder::Recorder;
 use crate::request::{Call, Check, Identifier, Request};
@@ -250,11 +250,21 @@ fn drive(
     };
     let (script, stop) = (Script::new(), AtomicBool::new(false));
     let (recorder, answered) = std::thread::scope(|scope| {
-        let serving = scope.spawn(|| server.serve(&script, &stop));
-        let ran = generate(settings, &script, duration, freezes);
+        // On one core the server, once it goes on, would keep the generator from seeing the first
+        // answers until it has written the last.
+        let serving = scope.spawn(|| {
+            keep_to_core(0)?;
+            server.serve(&script, &stop)
+        });
+        let generating = scope.spawn(|| {
+            keep_to_core(1)?;
+            generate(settings, &script, duration, freezes)
+        });
+        let ran = generating.join();
         stop.store(true, Ordering::Relaxed);
-        let answered = serving.join().map_err(|_| io::Error::other("the server ended"))??;
-        Ok::<_, io::Error>((ran?, answered))
+        let served = serving.join();
+        let ended = |_| io::Error::other("a thread panicked");
+        Ok::<_, io::Error>((ran.map_err(ended)??, served.map_err(ended)??))
     })?;
     let mut truth = histogram::new();
     // What was never answered has failed, and is counted as that.
