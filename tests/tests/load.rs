@@ -56,7 +56,7 @@ impl Stage {
         let scenario = Scenario::parse(&text).unwrap();
         let registry = Registry::load(&self.registry, 100_000, scenario.seed).unwrap();
         let execution = Execution::prepare(&scenario, &registry).unwrap();
-        let run = execution.run(scenario.arrivals.as_ref(), &mut |_| ()).unwrap();
+        let run = execution.run(scenario.arrivals.as_ref(), &mut ()).unwrap();
         let verdict = judge(&run);
         (run, verdict)
     }
