@@ -4,6 +4,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`link`] | messages between a device and the server, and the frames that carry them |
+//! | [`registry`] | the file that tells which card has which right, and its deltas |
+//! | [`signing`] | signatures of registries and tickets |
 //! | [`trip`] | one use of a right, as a device records and reports it |
 //! | [`verdict`] | what a device decides at a tap |
 //!
@@ -11,5 +13,7 @@
 //! calendar.
 
 pub mod link;
+pub mod registry;
+pub mod signing;
 pub mod trip;
 pub mod verdict;
