@@ -13,7 +13,7 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use engine::identifier::DigestKey;
+use engine::identifier::{CardKey, DigestKey};
 use engine::keys::{Keys, SecretKey};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,8 @@ pub struct KeyRing {
     pub engine: Keys,
     /// Keys the cache of verified tokens and the generation of credentials.
     pub tokens: [u8; 16],
+    /// Makes the key that signs holder registries and tickets.
+    pub kit_seed: [u8; 32],
     /// Signs tokens: RSA-2048, PKCS #8 in PEM.
     pub signing_pem: String,
 }
@@ -77,7 +79,13 @@ pub enum KeysError {
 struct StoredKeys {
     version: u32,
     identifier_key: String,
+    /// Absent in files from before validators: cards have the key of the persons then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    card_key: Option<String>,
     secret_key: String,
+    /// Absent in files from before validators: derived from the secret key then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kit_key: Option<String>,
     token_key: String,
     signing_key: String,
 }
@@ -93,11 +101,21 @@ fn read(file: File) -> Result<KeyRing, KeysError> {
     if stored.version != 1 {
         return Err(KeysError::Damaged);
     }
-    let engine = Keys {
-        identifiers: DigestKey::new(bytes(&stored.identifier_key)?),
-        secrets: SecretKey::new(bytes(&stored.secret_key)?),
+    let mut identifiers = DigestKey::new(bytes(&stored.identifier_key)?);
+    if let Some(card_key) = &stored.card_key {
+        identifiers = identifiers.with_cards(CardKey::new(bytes(card_key)?));
+    }
+    let secret = bytes(&stored.secret_key)?;
+    let kit = match &stored.kit_key {
+        Some(seed) => bytes(seed)?,
+        None => blake3::derive_key("eligo 2025 signer of holder registries and tickets", &secret),
     };
-    Ok(KeyRing { engine, tokens: bytes(&stored.token_key)?, signing_pem: stored.signing_key })
+    Ok(KeyRing {
+        engine: Keys { identifiers, secrets: SecretKey::new(secret) },
+        tokens: bytes(&stored.token_key)?,
+        kit_seed: kit,
+        signing_pem: stored.signing_key,
+    })
 }
 
 fn create(data_dir: &Path, path: &Path) -> Result<(), KeysError> {
@@ -106,7 +124,9 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), KeysError> {
     let stored = StoredKeys {
         version: 1,
         identifier_key: BASE64.encode(random::<16>()?),
+        card_key: Some(BASE64.encode(random::<16>()?)),
         secret_key: BASE64.encode(random::<32>()?),
+        kit_key: Some(BASE64.encode(random::<32>()?)),
         token_key: BASE64.encode(random::<16>()?),
         signing_key: pem(signing_key.as_ref()),
     };
@@ -169,6 +189,27 @@ mod tests {
         assert_eq!(mode(&data_dir.join(FILE_NAME)), 0o600);
         assert_eq!(mode(&data_dir), 0o700);
         assert_eq!(fs::read_dir(&data_dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_from_before_validators_finds_cards_and_signs() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let split = KeyRing::open(data_dir.path()).unwrap().engine.identifiers;
+        let path = data_dir.path().join(FILE_NAME);
+        let text = fs::read_to_string(&path).unwrap();
+        let old: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with("card_key") && !line.starts_with("kit_key"))
+            .collect();
+        fs::write(&path, old.join("\n")).unwrap();
+        let [ring, again] = [(); 2].map(|()| KeyRing::open(data_dir.path()).unwrap());
+        assert_eq!(ring.kit_seed, again.kit_seed);
+        let one = ring.engine.identifiers;
+        assert_eq!(one.snils("11223344595"), split.snils("11223344595"));
+        assert_ne!(one.client_code("AAABBBCCC"), split.client_code("AAABBBCCC"));
+        let stored: StoredKeys = toml::from_str(&text).unwrap();
+        let persons = bytes(&stored.identifier_key).unwrap();
+        assert_eq!(one.client_code("A1"), CardKey::new(persons).client_code("A1"));
     }
 
     #[test]

@@ -15,12 +15,16 @@ use engine::engine::Engine;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
+use validator::signing::SigningKey;
 
 use crate::admin::{self, Administration};
 use crate::api;
 use crate::clock::ManualClock;
 use crate::connect;
 use crate::gateway::{Documents, Gateway, HISTORY_CALLS_MAX};
+use crate::kit::registries::Registries;
+use crate::kit::schedule::{Schedule, Times};
+use crate::kit::store::Store;
 use crate::metrics::Metrics;
 use crate::node::{self, Node, NodeError, RegistryError};
 use crate::rate::RateLimits;
@@ -53,6 +57,12 @@ impl Server {
             );
         }
         let gateway = Arc::new(gateway(&settings, &node, http_addr)?);
+        let times = Times {
+            build_at: settings.kit.build_at.clone(),
+            after_import: settings.kit.after_import,
+        };
+        let registries = Arc::clone(&gateway.registries);
+        let schedule = Schedule::start(node.engine.clone(), registries, times)?;
         let upkeep = Upkeep::start(node.engine.clone(), settings.snapshots)?;
         let administration = Arc::new(Administration {
             gateway: Arc::clone(&gateway),
@@ -61,6 +71,7 @@ impl Server {
             data_dir: settings.data_dir.clone(),
             import_bytes_max: settings.limits.import_bytes_max,
             snapshots: upkeep.snapshots(),
+            builds: schedule.builds(),
             imports: Semaphore::new(1),
         });
         http.listen(settings.limits.backlog)?;
@@ -74,6 +85,7 @@ impl Server {
             manual_clock: node.manual_clock,
             handles,
             upkeep,
+            schedule,
             thread,
         })
     }
@@ -91,6 +103,7 @@ pub struct RunningServer {
     pub manual_clock: Option<Arc<ManualClock>>,
     handles: [ServerHandle; 2],
     upkeep: Upkeep,
+    schedule: Schedule,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -100,6 +113,7 @@ impl RunningServer {
         let [http, admin] = &self.handles;
         futures_util::future::join(http.stop(true), admin.stop(true)).await;
         self.upkeep.stop();
+        self.schedule.stop();
         self.engine.stop();
         match self.thread.join() {
             Ok(end) => end,
@@ -172,7 +186,15 @@ fn gateway(
         metrics: Metrics::new()?,
         history_calls: Semaphore::new(HISTORY_CALLS_MAX),
         documents,
+        registries: Arc::new(registries(settings, node)?),
     })
+}
+
+fn registries(settings: &Settings, node: &Node) -> Result<Registries, ServerError> {
+    let store = Store::open(&settings.data_dir)?;
+    let key = SigningKey::from_seed(&node.keys.kit_seed);
+    let key = key.ok_or_else(|| io::Error::other("no signing key can be made"))?;
+    Ok(Registries::open(store, key, settings.kit.clone())?)
 }
 
 /// Reserves an address without listening on it yet.
