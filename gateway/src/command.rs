@@ -1,4 +1,4 @@
-//! The command line: `serve`, `demo`, `import`, `generate`.
+//! The command line: `serve`, `demo`, `import`, `generate`, `pki`.
 //!
 //! What is wrong with the configuration is told in one line on standard error, with exit code 2 and
 //! before anything was started; any other failure has exit code 1.
@@ -17,7 +17,7 @@ use crate::node::{self, Node, NodeError, RegistryError, chain};
 use crate::server::{RunningServer, Server, ServerError};
 use crate::settings::source::arguments;
 use crate::settings::{self, SettingsError};
-use crate::{demo, generator, logging};
+use crate::{demo, generator, logging, pki};
 
 /// Bytes gathered before they are written to a generated file.
 const WRITE_BEHIND_BYTES: usize = 1 << 20;
@@ -33,6 +33,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("demo", matches)) => run_demo(matches),
         Some(("import", matches)) => import(matches),
         Some(("generate", matches)) => generate(matches),
+        Some(("pki", matches)) => pki::command::run(matches),
         _ => Err(CommandError::usage("no such command".to_string())),
     };
     match end {
@@ -137,6 +138,7 @@ fn command_line() -> Command {
                 .arg(number("seed", "1"))
                 .arg(path("out").long("out").value_name("FILE").required(true)),
         )
+        .subcommand(pki::command::arguments())
 }
 
 fn serve(matches: &ArgMatches) -> Result<(), CommandError> {
@@ -280,6 +282,13 @@ mod tests {
         check("eligo import --data-dir d", false);
         check("eligo generate --holders 10 --seed 1 --out f", true);
         check("eligo generate --holders 10", false);
+        check("eligo pki init --pki-dir d", true);
+        check("eligo pki server --pki-dir d --days 90 localhost 127.0.0.1", true);
+        check("eligo pki device --pki-dir d 7 100-199", true);
+        check("eligo pki revoke --pki-dir d --terminal 7", true);
+        check("eligo pki revoke --pki-dir d --terminal 7 --serial 00", false);
+        check("eligo pki revoke --pki-dir d", false);
+        check("eligo pki list --pki-dir d", true);
         check("eligo", false);
         check("eligo serve --nonsense", false);
     }

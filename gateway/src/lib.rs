@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod money;
 pub mod node;
 pub mod peer;
+pub mod pki;
 pub mod rate;
 pub mod server;
 pub mod settings;
