@@ -88,8 +88,7 @@ fn only_what_changes_nothing_is_answered_early() {
         let mut early = Vec::new();
         wire::push(&mut early, 1, 0, &hello(2));
         wire::push(&mut early, 2, 0, &check(1, key.client_code("AAABBBCCC").unwrap()));
-        let confirm =
-            Confirm { tx: 1, holder: 1, category: 20, price: None, discounted: None };
+        let confirm = Confirm { tx: 1, holder: 1, category: 20, price: None, discounted: None };
         wire::push(&mut early, 3, 0, &confirm);
         wire::push(&mut early, 4, 0, &Cancel { tx: 1, holder: 1 });
         wire::push(&mut early, 5, 0, &TripBatch { trips: Vec::new() });
@@ -208,7 +207,9 @@ fn nonsense_is_answered_and_the_stream_goes_on() {
             stream.frame(unknown, 5, b"whatever").await;
             assert_eq!(stream.failure().await, FailureCode::UnknownKind, "{unknown}");
         }
-        for malformed in [&b""[..], b"\xc1", b"\x80", b"\x82\xa7service\xa1x", b"\xdf\xff\xff\xff\xff"] {
+        for malformed in
+            [&b""[..], b"\xc1", b"\x80", b"\x82\xa7service\xa1x", b"\xdf\xff\xff\xff\xff"]
+        {
             for known in [Kind::Check, Kind::Confirm, Kind::Cancel, Kind::Ping, Kind::TripBatch] {
                 stream.frame(kind(known), 6, malformed).await;
                 assert_eq!(stream.failure().await, FailureCode::Malformed, "{known:?}");
@@ -342,7 +343,8 @@ fn a_block_reaches_every_connected_device() {
     let depot = Depot::make(directory.path(), &(100..140).collect::<Vec<_>>());
     let mut registry = tests::fixture::REGISTRY.to_owned();
     for terminal in 100..140 {
-        registry.push_str(&format!("{{\"kind\":\"terminal\",\"id\":{terminal},\"organization\":1}}\n"));
+        registry
+            .push_str(&format!("{{\"kind\":\"terminal\",\"id\":{terminal},\"organization\":1}}\n"));
     }
     let file = directory.path().join("registry.ndjson");
     std::fs::write(&file, registry).unwrap();
