@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::hash::Hasher;
+use std::ops::Deref;
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 
@@ -77,14 +78,20 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The secret that identifiers are hashed with; one for the life of a deployment.
+/// The secret that card identifiers are hashed with. Validators have it too: they read cards on
+/// their own, and what they know of a card is worth no more than the card itself.
 #[derive(Clone)]
-pub struct DigestKey([u8; 16]);
+pub struct CardKey([u8; 16]);
 
-impl DigestKey {
+impl CardKey {
     /// A key from 16 random bytes.
-    pub fn new(bytes: [u8; 16]) -> DigestKey {
-        DigestKey(bytes)
+    pub fn new(bytes: [u8; 16]) -> CardKey {
+        CardKey(bytes)
+    }
+
+    /// The secret itself, for handing it to a validator.
+    pub fn secret(&self) -> [u8; 16] {
+        self.0
     }
 
     /// `clientCode`: 1 to 15 letters or digits, upper-cased (C-11).
@@ -115,24 +122,6 @@ impl DigestKey {
         }
         canonical.push_digits(series, 8..=8)?;
         Ok(self.digest(IdentifierKind::SocialCard, &canonical))
-    }
-
-    /// SNILS as on the wire: exactly 11 digits with a right control number.
-    pub fn snils(&self, raw: &str) -> Result<Digest, IdentifierError> {
-        let mut canonical = Canonical::new();
-        canonical.push_digits(raw, 11..=11)?;
-        check_snils(canonical.bytes())?;
-        Ok(self.digest(IdentifierKind::Snils, &canonical))
-    }
-
-    /// SNILS as people write it: spaces and hyphens are dropped first.
-    pub fn snils_written(&self, raw: &str) -> Result<Digest, IdentifierError> {
-        let mut canonical = Canonical::new();
-        for letter in raw.chars().filter(|letter| !matches!(letter, ' ' | '-')) {
-            canonical.push_char(letter)?;
-        }
-        let text = std::str::from_utf8(canonical.bytes()).map_err(|_| IdentifierError::Format)?;
-        self.snils(text)
     }
 
     /// `numSID`: 14 to 19 digits.
@@ -191,10 +180,64 @@ impl DigestKey {
     }
 
     fn digest(&self, kind: IdentifierKind, canonical: &Canonical) -> Digest {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
-        hasher.write_u8(kind as u8);
-        hasher.write(canonical.bytes());
-        Digest(hasher.finish128().as_bytes())
+        digest(&self.0, kind, canonical)
+    }
+}
+
+impl fmt::Debug for CardKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("CardKey(secret)")
+    }
+}
+
+/// The secrets that identifiers are hashed with; one for the life of a deployment. The one for
+/// persons never leaves the server; the one for cards stands behind it as its [`Deref`] target.
+#[derive(Clone)]
+pub struct DigestKey {
+    persons: [u8; 16],
+    cards: CardKey,
+}
+
+impl DigestKey {
+    /// A key from 16 random bytes, for persons and cards alike.
+    pub fn new(bytes: [u8; 16]) -> DigestKey {
+        DigestKey { persons: bytes, cards: CardKey(bytes) }
+    }
+
+    /// This key with another one for cards.
+    pub fn with_cards(self, cards: CardKey) -> DigestKey {
+        DigestKey { cards, ..self }
+    }
+
+    /// The key for cards.
+    pub fn cards(&self) -> &CardKey {
+        &self.cards
+    }
+
+    /// SNILS as on the wire: exactly 11 digits with a right control number.
+    pub fn snils(&self, raw: &str) -> Result<Digest, IdentifierError> {
+        let mut canonical = Canonical::new();
+        canonical.push_digits(raw, 11..=11)?;
+        check_snils(canonical.bytes())?;
+        Ok(digest(&self.persons, IdentifierKind::Snils, &canonical))
+    }
+
+    /// SNILS as people write it: spaces and hyphens are dropped first.
+    pub fn snils_written(&self, raw: &str) -> Result<Digest, IdentifierError> {
+        let mut canonical = Canonical::new();
+        for letter in raw.chars().filter(|letter| !matches!(letter, ' ' | '-')) {
+            canonical.push_char(letter)?;
+        }
+        let text = std::str::from_utf8(canonical.bytes()).map_err(|_| IdentifierError::Format)?;
+        self.snils(text)
+    }
+}
+
+impl Deref for DigestKey {
+    type Target = CardKey;
+
+    fn deref(&self) -> &CardKey {
+        &self.cards
     }
 }
 
@@ -202,6 +245,13 @@ impl fmt::Debug for DigestKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("DigestKey(secret)")
     }
+}
+
+fn digest(key: &[u8; 16], kind: IdentifierKind, canonical: &Canonical) -> Digest {
+    let mut hasher = SipHasher24::new_with_key(key);
+    hasher.write_u8(kind as u8);
+    hasher.write(canonical.bytes());
+    Digest(hasher.finish128().as_bytes())
 }
 
 /// Why text is not an identifier.
@@ -414,6 +464,15 @@ mod tests {
         check("964390140101500001", "14010125", IdentifierError::Length);
         check("9643901401015000019", "1401012", IdentifierError::Length);
         check("0000000000000000000", "14010125", IdentifierError::Zero);
+    }
+
+    #[test]
+    fn persons_and_cards_have_keys_of_their_own() {
+        let split = key().with_cards(CardKey::new([9; 16]));
+        assert_eq!(split.snils("11223344595"), key().snils("11223344595"));
+        assert_ne!(split.client_code("A1"), key().client_code("A1"));
+        assert_eq!(split.client_code("A1"), CardKey::new([9; 16]).client_code("A1"));
+        assert_eq!(split.cards().secret(), [9; 16]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use engine::identifier::DigestKey;
+use engine::identifier::{CardKey, DigestKey};
 use engine::keys::{Keys, SecretKey};
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,9 @@ pub enum KeysError {
 struct StoredKeys {
     version: u32,
     identifier_key: String,
+    /// Absent in files from before validators: cards have the key of the persons then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    card_key: Option<String>,
     secret_key: String,
     token_key: String,
     signing_key: String,
@@ -93,10 +96,11 @@ fn read(file: File) -> Result<KeyRing, KeysError> {
     if stored.version != 1 {
         return Err(KeysError::Damaged);
     }
-    let engine = Keys {
-        identifiers: DigestKey::new(bytes(&stored.identifier_key)?),
-        secrets: SecretKey::new(bytes(&stored.secret_key)?),
-    };
+    let mut identifiers = DigestKey::new(bytes(&stored.identifier_key)?);
+    if let Some(card_key) = &stored.card_key {
+        identifiers = identifiers.with_cards(CardKey::new(bytes(card_key)?));
+    }
+    let engine = Keys { identifiers, secrets: SecretKey::new(bytes(&stored.secret_key)?) };
     Ok(KeyRing { engine, tokens: bytes(&stored.token_key)?, signing_pem: stored.signing_key })
 }
 
@@ -106,6 +110,7 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), KeysError> {
     let stored = StoredKeys {
         version: 1,
         identifier_key: BASE64.encode(random::<16>()?),
+        card_key: Some(BASE64.encode(random::<16>()?)),
         secret_key: BASE64.encode(random::<32>()?),
         token_key: BASE64.encode(random::<16>()?),
         signing_key: pem(signing_key.as_ref()),
@@ -169,6 +174,22 @@ mod tests {
         assert_eq!(mode(&data_dir.join(FILE_NAME)), 0o600);
         assert_eq!(mode(&data_dir), 0o700);
         assert_eq!(fs::read_dir(&data_dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_without_a_card_key_finds_cards_as_before() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let split = KeyRing::open(data_dir.path()).unwrap().engine.identifiers;
+        let path = data_dir.path().join(FILE_NAME);
+        let text = fs::read_to_string(&path).unwrap();
+        let old: Vec<&str> = text.lines().filter(|line| !line.starts_with("card_key")).collect();
+        fs::write(&path, old.join("\n")).unwrap();
+        let one = KeyRing::open(data_dir.path()).unwrap().engine.identifiers;
+        assert_eq!(one.snils("11223344595"), split.snils("11223344595"));
+        assert_ne!(one.client_code("AAABBBCCC"), split.client_code("AAABBBCCC"));
+        let stored: StoredKeys = toml::from_str(&text).unwrap();
+        let persons = bytes(&stored.identifier_key).unwrap();
+        assert_eq!(one.client_code("A1"), CardKey::new(persons).client_code("A1"));
     }
 
     #[test]
