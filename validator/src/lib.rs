@@ -3,6 +3,8 @@
 //! # Map
 //! | module | what it is |
 //! |---|---|
+//! | [`clock`] | a device's clocks, and the server's as it knows it |
+//! | [`device`] | what a device decides at a tap, pure |
 //! | [`files`] | the disk of a device, as a port |
 //! | [`link`] | messages between a device and the server, and the frames that carry them |
 //! | [`queue`] | the trips that the server does not have yet, on disk |
@@ -13,6 +15,8 @@
 //! The crate knows nothing of the server's inside: of [`engine`] it takes identifiers, ids and the
 //! calendar.
 
+pub mod clock;
+pub mod device;
 pub mod files;
 pub mod link;
 pub mod queue;

@@ -32,6 +32,13 @@ pub struct Entry {
     /// Whether a companion may follow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_companion: bool,
+    /// How often the trip got another number, because the server knew another trip by the one it had.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub renumbered: u8,
+}
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 impl Entry {

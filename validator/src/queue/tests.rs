@@ -35,7 +35,7 @@ fn entry(mark: u64) -> Entry {
         ticket: String::new(),
         tx: None,
     };
-    Entry { trip, confirm: None, with_companion: false }
+    Entry { trip, confirm: None, with_companion: false, renumbered: 0 }
 }
 
 fn open(files: &MemoryFiles) -> (TripQueue, Recovered) {
