@@ -85,8 +85,14 @@ impl TripQueue {
     }
 
     /// Records trips, all or none, and gives them their numbers; durable when this returns.
-    pub fn append(&mut self, mut entries: Vec<Entry>, now_ms: i64) -> Result<Vec<u64>, QueueError> {
+    pub fn append(&mut self, entries: Vec<Entry>, now_ms: i64) -> Result<Vec<u64>, QueueError> {
         self.check_room(entries.len(), now_ms)?;
+        self.append_again(entries)
+    }
+
+    /// Records trips of the queue under other numbers, for which there is always room: the caller
+    /// settles the old ones next.
+    pub fn append_again(&mut self, mut entries: Vec<Entry>) -> Result<Vec<u64>, QueueError> {
         self.cut_refused()?;
         let first = self.next;
         let count = entries.len() as u64;
