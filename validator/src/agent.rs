@@ -32,9 +32,8 @@ use crate::agent::memory::ServerFacts;
 use crate::agent::upload::Upload;
 use crate::clock::{Now, ServerClock};
 use crate::device::blocks::Blocks;
-use crate::device::card::Card;
 use crate::device::passback::Passback;
-use crate::device::{Asked, Begun, Device, Journey, Life, Outcome};
+use crate::device::{Asked, Begun, Detail, Device, HolderRegistry, Journey, Life, Outcome};
 use crate::files::Files;
 use crate::link::lane::AskError;
 use crate::link::message::{Cancel, CheckResult, Hello, Rules, Welcome};
@@ -113,11 +112,14 @@ impl<S: RegistryStore> Agent<S> {
         if other && !queue.is_empty() {
             return Err(OpenError::OtherTerminal);
         }
-        let signers = facts.as_ref().map(|facts| facts.signers.as_slice());
+        let signers = facts.as_ref().map(|facts| facts.signers.as_slice()).unwrap_or_default();
+        let registry = store.open(signers)?;
         let mut device = Device {
             card_key: facts.as_ref().map(|facts| CardKey::new(facts.card_key.into_array())),
+            organization: facts.as_ref().map_or(0, |facts| facts.organization),
+            signers: facts.as_ref().map(|facts| facts.signers.clone()).unwrap_or_default(),
             rules: facts.as_ref().map_or(RULES, |facts| facts.rules),
-            registry: store.open(signers.unwrap_or_default())?,
+            registry,
             blocks: memory::read_blocks(&*files)?.unwrap_or_else(Blocks::default),
             passback: Passback::default(),
             clock: ServerClock::remembering(facts.as_ref().map_or(0, |f| f.clock_offset_ms)),
@@ -150,6 +152,11 @@ impl<S: RegistryStore> Agent<S> {
     pub fn handle(&mut self, event: Event, now: Now) {
         match event {
             Event::Blocked(push) => self.handle_blocked(&push, now),
+            Event::Board { tap, card, ticket, journey } => {
+                self.handle_tap(tap, journey, now, |device, journey| {
+                    device.board(&card, ticket.as_deref(), (journey, now))
+                });
+            }
             Event::Checked { tap, answer } => self.handle_checked(tap, answer),
             Event::Connected { welcome } => self.handle_connected(&welcome, now),
             Event::Confirmed { seq, answer } => self.handle_confirmed(seq, &answer, now),
@@ -158,7 +165,10 @@ impl<S: RegistryStore> Agent<S> {
             Event::Part(part) => self.handle_part(part, now),
             Event::Ponged { sent, answer } => self.handle_ponged(sent, answer, now),
             Event::Sync => self.sync_now(now),
-            Event::Tap { tap, card, journey } => self.handle_tap((tap, card), journey, now),
+            Event::Tap { tap, card, journey } => {
+                let begin = |device: &Device<_>, journey| device.begin(&card, journey, now);
+                self.handle_tap(tap, journey, now, begin);
+            }
             Event::Uploaded(answer) => self.handle_uploaded(answer, now),
         }
     }
@@ -167,7 +177,7 @@ impl<S: RegistryStore> Agent<S> {
     pub fn flush(&mut self, now: Now) {
         let decided = std::mem::take(&mut self.decided);
         let entries: Vec<_> =
-            decided.iter().filter_map(|(_, outcome)| outcome.entry.clone()).collect();
+            decided.iter().filter_map(|(_, outcome)| outcome.entry.as_deref().cloned()).collect();
         if entries.is_empty() {
             return decided.into_iter().for_each(|(tap, outcome)| self.answer(tap, Ok(outcome)));
         }
@@ -221,7 +231,8 @@ impl<S: RegistryStore> Agent<S> {
             Link::Down { until_ms } => Some(until_ms),
             Link::Connecting | Link::Up => None,
         };
-        let report = self.reporting.due_ms.filter(|_| self.is_linked());
+        let may_report = self.is_linked() && !self.upload.is_busy();
+        let report = self.reporting.due_ms.filter(|_| may_report);
         [taps, link, report, self.sync_timeout()].into_iter().flatten().min()
     }
 
@@ -263,17 +274,23 @@ impl<S: RegistryStore> Agent<S> {
     }
 
     fn life(&self) -> Option<Life> {
-        self.device.registry.as_ref().map(crate::device::HolderRegistry::life)
+        self.device.registry.as_ref().map(HolderRegistry::life)
     }
 
-    fn handle_tap(&mut self, (tap, card): (TapId, Card), journey: Journey, now: Now) {
+    fn handle_tap(
+        &mut self,
+        tap: TapId,
+        journey: Journey,
+        now: Now,
+        begin: impl FnOnce(&Device<S::Registry>, Journey) -> Begun,
+    ) {
         if !journey.is_reportable() {
             return self.answer(tap, Err(TapError::Malformed));
         }
         if let Err(error) = self.check_room(now) {
             return self.answer(tap, Err(error.into()));
         }
-        let asked = match self.device.begin(&card, journey, now) {
+        let asked = match begin(&self.device, journey) {
             Begun::Ask(asked) => asked,
             Begun::Decided(outcome) => return self.decide(tap, outcome),
         };
@@ -317,6 +334,9 @@ impl<S: RegistryStore> Agent<S> {
 
     /// Grants count from now on for the rules of a stop, though they are not given yet.
     fn decide(&mut self, tap: TapId, outcome: Outcome) {
+        if outcome.detail == Some(Detail::Unreadable) {
+            self.registry_unreadable();
+        }
         self.decided.push((tap, outcome));
         let Some((_, Outcome { entry: Some(entry), .. })) = self.decided.last() else { return };
         self.reporting.notes.extend(self.device.passback.note(entry));
@@ -346,7 +366,12 @@ impl<S: RegistryStore> Agent<S> {
         self.reconnect.succeeded();
         self.silent_checks = 0;
         self.device.card_key = Some(CardKey::new(welcome.card_key.into_array()));
+        self.device.organization = welcome.organization;
+        self.device.signers.clone_from(&welcome.signers);
         self.device.rules = welcome.rules;
+        self.device
+            .registry
+            .take_if(|registry| registry.life().organization != welcome.organization);
         let known_ms = self.facts.as_ref().map(|facts| facts.clock_offset_ms);
         let offset_ms = known_ms.unwrap_or_else(|| self.device.clock.offset_ms(now));
         let facts = ServerFacts::of(welcome, self.config.terminal, offset_ms);

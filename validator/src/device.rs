@@ -10,13 +10,18 @@
 //! valid by the server's clock ([`Rules::grace_hours`] included). A companion travels on the holder's
 //! grant of a moment ago: on its transaction where the server granted it, else by the registry.
 //!
+//! # Tickets
+//! A signed ticket that needs no card is a card of its own ([`Card::Qr`]). [`Device::board`] wants a
+//! ticket and a right, and says which of them is missing. A ticket that was used at this device within
+//! [`crate::queue::RETAINED_MS`] is refused here, at any other device by the server.
+//!
 //! # Why
 //! *Repeats are decided before the server is asked:* it would open a transaction for nothing.
 //! Among devices the server judges repeats, from the trips.
 
 use engine::calendar::Timestamp;
 use engine::identifier::{CardKey, Digest, IdentifierError};
-use engine::ids::ServiceId;
+use engine::ids::{OrganizationId, ServiceId};
 use serde::Deserialize;
 use serde_bytes::ByteArray;
 
@@ -24,8 +29,10 @@ use crate::clock::{Now, ServerClock};
 use crate::device::blocks::Blocks;
 use crate::device::card::Card;
 use crate::device::passback::{Passback, Seat, TapPlace};
-use crate::link::message::{Check, CheckResult, Confirm, Rules};
+use crate::link::message::{Check, CheckResult, Confirm, Rules, Signer};
 use crate::queue::segment::Entry;
+use crate::registry::ShortDigest;
+use crate::ticket::{self, Ticket, TicketError, TicketUse};
 use crate::trip::{TEXT_BYTES_MAX, Trip, TripEvent, TripMode};
 use crate::verdict::Verdict;
 
@@ -38,6 +45,8 @@ pub const PRICE_MAX: u64 = 100_000_000;
 /// How far a registry's beginning may be ahead of the server's clock as the device knows it.
 const AHEAD_MS_MAX: i64 = 5 * 60_000;
 const MS_PER_HOUR: i64 = 3_600_000;
+/// In place of a card's digest where a ticket needs no card.
+const NOBODY: Digest = Digest([0; 16]);
 
 /// A holder registry that was verified.
 pub trait HolderRegistry {
@@ -51,6 +60,8 @@ pub trait HolderRegistry {
 /// Which registry, and when it counts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Life {
+    /// Whose.
+    pub organization: u32,
     /// Its number.
     pub version: u64,
     /// When it was built, by the server's clock.
@@ -129,6 +140,10 @@ impl Journey {
 pub struct Device<R> {
     /// Keys the digests; none before the first link.
     pub card_key: Option<CardKey>,
+    /// The carrier.
+    pub organization: u32,
+    /// Whose tickets to trust.
+    pub signers: Vec<Signer>,
     /// What it must keep to.
     pub rules: Rules,
     /// The registry, if it has one.
@@ -144,25 +159,38 @@ pub struct Device<R> {
 impl<R: HolderRegistry> Device<R> {
     /// Begins a tap: decided at once, or to be asked of the server.
     pub fn begin(&self, card: &Card, journey: Journey, now: Now) -> Begun {
-        let Some(card_key) = &self.card_key else {
-            return Begun::Decided(Outcome::deny(Verdict::DenyStale, Some(Detail::NeverLinked)));
+        if let Card::Qr(text) = card
+            && text.starts_with(ticket::PREFIX)
+        {
+            return Begun::Decided(self.decide_by_ticket(text, journey, now));
+        }
+        match self.ask(card, journey, now) {
+            Ok(asked) => self.begin_asked(asked),
+            Err(outcome) => Begun::Decided(outcome),
+        }
+    }
+
+    /// Begins the control of a holder who must have a ticket and the right.
+    pub fn board(
+        &self,
+        card: &Card,
+        ticket: Option<&str>,
+        (mut journey, now): (Journey, Now),
+    ) -> Begun {
+        let deny = |detail| Begun::Decided(Outcome::deny(Verdict::DenyNoRight, Some(detail)));
+        let Some(text) = ticket else { return deny(Detail::NoTicket) };
+        let ticket = match Ticket::read(text, &self.signers) {
+            Ok(ticket) => ticket,
+            Err(error) => return deny(Detail::Ticket(error)),
         };
-        let digest = match card.digest(card_key) {
-            Ok(digest) => digest,
-            Err(error) => {
-                let detail = Some(Detail::Card(error));
-                return Begun::Decided(Outcome::deny(Verdict::DenyUnknown, detail));
-            }
+        journey.ticket = ticket.number.to_string();
+        let asked = match self.ask(card, journey, now) {
+            Ok(asked) => asked,
+            Err(outcome) => return Begun::Decided(outcome),
         };
-        let asked = Asked {
-            digest,
-            journey,
-            at_ms: now.wall_ms,
-            clock_offset_ms: self.clock.offset_ms(now),
-        };
-        match self.decide_before(&asked) {
-            Some(outcome) => Begun::Decided(outcome),
-            None => Begun::Ask(asked),
+        match ticket.admit(&self.ticket_use(&asked, Some(ShortDigest::of(&asked.digest)))) {
+            Ok(()) => self.begin_asked(asked),
+            Err(error) => deny(Detail::Ticket(error)),
         }
     }
 
@@ -207,12 +235,70 @@ impl<R: HolderRegistry> Device<R> {
         self.decide_before(asked).unwrap_or_else(|| self.decide_by_registry(asked, false))
     }
 
+    fn begin_asked(&self, asked: Asked) -> Begun {
+        match self.decide_before(&asked) {
+            Some(outcome) => Begun::Decided(outcome),
+            None => Begun::Ask(asked),
+        }
+    }
+
+    fn ask(&self, card: &Card, journey: Journey, now: Now) -> Result<Asked, Outcome> {
+        let Some(card_key) = &self.card_key else {
+            return Err(Outcome::deny(Verdict::DenyStale, Some(Detail::NeverLinked)));
+        };
+        let digest = card
+            .digest(card_key)
+            .map_err(|error| Outcome::deny(Verdict::DenyUnknown, Some(Detail::Card(error))))?;
+        Ok(self.asked(digest, journey, now))
+    }
+
+    fn asked(&self, digest: Digest, journey: Journey, now: Now) -> Asked {
+        let clock_offset_ms = self.clock.offset_ms(now);
+        Asked { digest, journey, at_ms: now.wall_ms, clock_offset_ms }
+    }
+
+    /// A ticket that needs no card: its signature is the right.
+    fn decide_by_ticket(&self, text: &str, journey: Journey, now: Now) -> Outcome {
+        let deny = |error| Outcome::deny(Verdict::DenyNoRight, Some(Detail::Ticket(error)));
+        let ticket = match Ticket::read(text, &self.signers) {
+            Ok(ticket) => ticket,
+            Err(error) => return deny(error),
+        };
+        let journey = Journey { ticket: ticket.number.to_string(), ..journey };
+        let asked = self.asked(NOBODY, journey, now);
+        if let Err(error) = ticket.admit(&self.ticket_use(&asked, None)) {
+            return deny(error);
+        }
+        if let Some(outcome) = self.decide_before(&asked) {
+            return outcome;
+        }
+        let mut entry = self.entry(&asked);
+        entry.trip.category = Some(ticket.category.0);
+        set_discount(&mut entry.trip, ticket.discount_percent.min(100));
+        Outcome::grant(entry)
+    }
+
+    fn ticket_use(&self, asked: &Asked, card: Option<ShortDigest>) -> TicketUse {
+        TicketUse {
+            organization: OrganizationId(self.organization),
+            service: ServiceId(asked.journey.service),
+            now: Timestamp(asked.server_ms().saturating_mul(1_000)),
+            card,
+        }
+    }
+
     /// What is decided whatever the server or the registry may say.
     fn decide_before(&self, asked: &Asked) -> Option<Outcome> {
         if self.blocks.is_blocked(&asked.digest) {
             return Some(Outcome::deny(Verdict::DenyBlocked, None));
         }
         if asked.journey.event == TripEvent::Check {
+            return None;
+        }
+        if self.passback.is_used(&asked.journey.ticket) {
+            return Some(Outcome::deny(Verdict::DenyRepeat, None));
+        }
+        if asked.digest == NOBODY {
             return None;
         }
         let place = TapPlace {
@@ -349,13 +435,13 @@ pub struct Outcome {
     /// More of the reason.
     pub detail: Option<Detail>,
     /// What must be durable before a grant is given.
-    pub entry: Option<Entry>,
+    pub entry: Option<Box<Entry>>,
 }
 
 impl Outcome {
     fn grant(entry: Entry) -> Outcome {
         let mode = entry.trip.mode;
-        Outcome { verdict: Verdict::Grant, mode, detail: None, entry: Some(entry) }
+        Outcome { verdict: Verdict::Grant, mode, detail: None, entry: Some(Box::new(entry)) }
     }
 
     fn deny(verdict: Verdict, detail: Option<Detail>) -> Outcome {
@@ -368,10 +454,14 @@ impl Outcome {
 pub enum Detail {
     /// The reader's text is no identifier.
     Card(IdentifierError),
+    /// There must be a ticket besides.
+    NoTicket,
     /// The device has never had a link and does not know the key of the digests.
     NeverLinked,
     /// The right is there, but only the server may grant it.
     OnlineOnly,
+    /// The ticket is not good.
+    Ticket(TicketError),
     /// The registry's file cannot be read.
     Unreadable,
 }

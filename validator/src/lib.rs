@@ -10,7 +10,10 @@
 //! | [`link`] | messages between a device and the server, and the frames that carry them |
 //! | [`queue`] | the trips that the server does not have yet, on disk |
 //! | [`random`] | random numbers that a seed repeats |
+//! | [`registry`] | the file that tells which card has which right, and its deltas |
+//! | [`signing`] | signatures of registries and tickets |
 //! | [`store`] | the holder registries of a device |
+//! | [`ticket`] | a signed permission to use a service, as a QR code |
 //! | [`trip`] | one use of a right, as a device records and reports it |
 //! | [`verdict`] | what a device decides at a tap |
 //!
@@ -24,6 +27,9 @@ pub mod files;
 pub mod link;
 pub mod queue;
 pub mod random;
+pub mod registry;
+pub mod signing;
 pub mod store;
+pub mod ticket;
 pub mod trip;
 pub mod verdict;

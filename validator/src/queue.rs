@@ -122,7 +122,7 @@ impl TripQueue {
 
     /// The server has answered for good: the trip need not be sent again.
     pub fn settle(&mut self, seq: u64) {
-        let segments = self.sealed.iter_mut().chain(&mut self.active);
+        let segments = self.sealed.iter_mut().chain(&mut self.uncut).chain(&mut self.active);
         let settled =
             segments.map(|segment| usize::from(segment.pending.remove(&seq).is_some())).sum();
         self.pending = self.pending.saturating_sub(settled);
@@ -154,7 +154,7 @@ impl TripQueue {
     /// Up to `trips_max` of the oldest trips that are not settled, with numbers above `after`.
     pub fn pending(&self, after: u64, trips_max: usize) -> Result<Vec<Entry>, QueueError> {
         let mut found = Vec::new();
-        for segment in self.sealed.iter().chain(&self.active) {
+        for segment in self.segments() {
             if found.len() >= trips_max {
                 break;
             }
@@ -186,13 +186,17 @@ impl TripQueue {
         if self.pending.saturating_add(trips) > TRIPS_MAX {
             return Err(QueueError::Full);
         }
-        let mut segments = self.sealed.iter().chain(&self.active);
-        let oldest = segments.find_map(|segment| segment.pending.values().next());
+        let oldest = self.segments().find_map(|segment| segment.pending.values().next());
         let oldest_ms = oldest.copied().unwrap_or(now_ms);
         if now_ms.saturating_sub(oldest_ms) > AGE_DAYS_MAX * MS_PER_DAY {
             return Err(QueueError::TooOld);
         }
         Ok(())
+    }
+
+    /// All files, oldest first.
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.sealed.iter().chain(&self.uncut).chain(&self.active)
     }
 
     /// The file that the next `trips` trips go to, sealing the one before where they do not fit.

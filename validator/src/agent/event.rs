@@ -15,6 +15,17 @@ use crate::queue::QueueError;
 pub enum Event {
     /// The server pushed a block.
     Blocked(BlockPush),
+    /// A holder must have a ticket and the right.
+    Board {
+        /// What the answer will name.
+        tap: TapId,
+        /// The card.
+        card: Card,
+        /// The text of the ticket's code, if one was shown.
+        ticket: Option<String>,
+        /// What for.
+        journey: Journey,
+    },
     /// The answer to [`Action::Check`].
     Checked {
         /// Of which tap.

@@ -11,8 +11,8 @@ use crate::clock::Now;
 use crate::device::passback::Noted;
 use crate::link::lane::AskError;
 use crate::link::message::{Ack, TripResults};
-use crate::queue::TRIPS_MAX;
 use crate::queue::segment::Entry;
+use crate::queue::{RETAINED_MS, TRIPS_MAX};
 use crate::store::RegistryStore;
 
 /// How long taps are gathered before they are reported.
@@ -101,6 +101,8 @@ impl<S: RegistryStore> Agent<S> {
                 Step::Done => {
                     self.reporting.backoff.succeeded();
                     self.queue.clean(now.wall_ms);
+                    let server_ms = self.device.clock.server_ms(now);
+                    self.device.passback.forget_before(server_ms.saturating_sub(RETAINED_MS));
                 }
                 Step::Wait => {}
             }
@@ -148,7 +150,10 @@ impl<S: RegistryStore> Agent<S> {
                 self.show(Notice::TripsRenumbered { trips: old.len() });
                 self.report_soon(now);
             }
-            Err(error) => self.show(Notice::DiskFailed { reason: error.to_string() }),
+            Err(error) => {
+                self.upload.leave_behind();
+                self.show(Notice::DiskFailed { reason: error.to_string() });
+            }
         }
     }
 }

@@ -179,10 +179,8 @@ impl<S: RegistryStore> Agent<S> {
     }
 
     fn install(&mut self, now: Now) {
-        let signers = self.facts.as_ref().map(|facts| facts.signers.clone()).unwrap_or_default();
-        let organization = self.facts.as_ref().map_or(0, |facts| facts.organization);
         let have = self.life().map_or(0, |life| life.version);
-        let installed = self.store.install(&signers, (organization, have));
+        let installed = self.store.install(&self.device.signers, (self.device.organization, have));
         let Installed { registry, sha256 } = match installed {
             Ok(installed) => installed,
             Err(error) => return self.refuse_registry(error.to_string(), now),
@@ -194,6 +192,15 @@ impl<S: RegistryStore> Agent<S> {
         self.actions.push_back(Action::Acknowledge(RegistryAck { version: life.version, sha256 }));
         self.show(Notice::RegistryInstalled { version: life.version });
         self.end_pull(now);
+    }
+
+    /// The disk has lost what it had: the whole registry is fetched again.
+    pub(super) fn registry_unreadable(&mut self) {
+        if !self.syncing.whole_next {
+            self.syncing.whole_next = true;
+            self.syncing.pull_due_ms = 0;
+            self.show(Notice::RegistryRefused { reason: "it cannot be read any more".to_owned() });
+        }
     }
 
     fn end_pull(&mut self, now: Now) {

@@ -82,6 +82,11 @@ impl Upload {
         self.left_behind = false;
     }
 
+    /// Something of this round must be tried again.
+    pub fn leave_behind(&mut self) {
+        self.left_behind = true;
+    }
+
     /// Whether a batch is on its way.
     pub fn is_busy(&self) -> bool {
         !matches!(self.stage, Stage::Idle)

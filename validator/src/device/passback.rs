@@ -6,13 +6,17 @@ use crate::queue::segment::Entry;
 use crate::trip::{Trip, TripEvent};
 use crate::verdict::Verdict;
 
-/// Grants that are remembered; the oldest is forgotten for a newer one. Each was made durable before
+/// Grants and tickets that are remembered; the oldest grant is forgotten for a newer one. Each was made durable before
 /// it was answered, so that no device makes as many in an interval.
 pub const GRANTS_MAX: usize = 65_536;
 
 /// The grants of the last interval.
 #[derive(Clone, Debug, Default)]
-pub struct Passback(BTreeMap<Place, Grant>);
+pub struct Passback {
+    grants: BTreeMap<Place, Grant>,
+    /// Tickets, and when they were used.
+    tickets: BTreeMap<String, i64>,
+}
 
 /// One card at one stop.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -49,40 +53,51 @@ impl Passback {
             return None;
         }
         let place = place_of(trip.id_hash.into_array(), trip.event, &trip.from_stop);
-        let before = self.0.get(&place).cloned();
+        let before = self.grants.get(&place).cloned();
         if trip.companion {
-            if let Some(grant) = self.0.get_mut(&place) {
+            if let Some(grant) = self.grants.get_mut(&place) {
                 grant.companion_left = false;
             }
         } else {
             let grant = Grant { trip: trip.clone(), companion_left: entry.with_companion };
-            self.0.insert(place.clone(), grant);
+            self.grants.insert(place.clone(), grant);
         }
-        if self.0.len() > GRANTS_MAX {
-            let oldest = self.0.iter().min_by_key(|(_, grant)| at_ms(&grant.trip));
+        if self.grants.len() > GRANTS_MAX {
+            let oldest = self.grants.iter().min_by_key(|(_, grant)| at_ms(&grant.trip));
             let oldest = oldest.map(|(place, _)| place.clone());
-            oldest.and_then(|place| self.0.remove(&place));
+            oldest.and_then(|place| self.grants.remove(&place));
         }
-        Some(Noted { place, before })
+        let fresh = trip.event == TripEvent::Boarding && !trip.ticket.is_empty();
+        if fresh && self.tickets.len() < GRANTS_MAX {
+            self.tickets.insert(trip.ticket.clone(), at_ms(trip));
+        }
+        Some(Noted { place, before, ticket: fresh.then(|| trip.ticket.clone()) })
     }
 
     /// Takes a note back; the last one first.
     pub fn undo(&mut self, noted: Noted) {
         match noted.before {
-            Some(grant) => self.0.insert(noted.place, grant),
-            None => self.0.remove(&noted.place),
+            Some(grant) => self.grants.insert(noted.place, grant),
+            None => self.grants.remove(&noted.place),
         };
+        noted.ticket.and_then(|ticket| self.tickets.remove(&ticket));
     }
 
     /// Forgets grants that no interval reaches any more.
     pub fn forget_before(&mut self, server_ms: i64) {
-        self.0.retain(|_, grant| at_ms(&grant.trip) >= server_ms);
+        self.grants.retain(|_, grant| at_ms(&grant.trip) >= server_ms);
+        self.tickets.retain(|_, at_ms| *at_ms >= server_ms);
+    }
+
+    /// Whether somebody boarded with this ticket.
+    pub fn is_used(&self, ticket: &str) -> bool {
+        self.tickets.contains_key(ticket)
     }
 
     /// Whose place is left at a stop within `interval_ms` of its last holder.
     pub fn seat(&self, tap: &TapPlace<'_>, interval_ms: i64) -> Seat<'_> {
         let place = place_of(tap.id_hash, tap.event, tap.stop);
-        let grant = self.0.get(&place).filter(|grant| {
+        let grant = self.grants.get(&place).filter(|grant| {
             at_ms(&grant.trip).abs_diff(tap.server_ms) < interval_ms.unsigned_abs()
         });
         match grant {
@@ -111,6 +126,7 @@ pub struct TapPlace<'a> {
 pub struct Noted {
     place: Place,
     before: Option<Grant>,
+    ticket: Option<String>,
 }
 
 fn place_of(id_hash: [u8; 16], event: TripEvent, stop: &str) -> Place {

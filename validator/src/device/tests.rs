@@ -1,5 +1,8 @@
+use engine::ids::CategoryId;
+
 use super::*;
 use crate::link::message::BlockPush;
+use crate::signing::SigningKey;
 
 const BUS: u32 = 1;
 const RAIL: u32 = 2;
@@ -13,7 +16,7 @@ struct Rights(Vec<(Digest, u32, Right)>);
 impl HolderRegistry for Rights {
     fn life(&self) -> Life {
         let valid_until_ms = BUILT_MS + 48 * MS_PER_HOUR;
-        Life { version: 7, built_at_ms: BUILT_MS, valid_until_ms }
+        Life { organization: 4, version: 7, built_at_ms: BUILT_MS, valid_until_ms }
     }
 
     fn look_up(&self, digest: &Digest, service: ServiceId, _: Timestamp) -> Found {
@@ -48,6 +51,8 @@ fn device() -> Device<Rights> {
     ]);
     Device {
         card_key: Some(key),
+        organization: 4,
+        signers: Vec::new(),
         rules: Rules { passback_seconds: 420, grace_hours: 0 },
         registry: Some(registry),
         blocks: Blocks::default(),
@@ -256,4 +261,83 @@ fn rights_that_only_the_server_may_grant_are_refused_alone() {
     let outcome = tap(&mut device, &holder_x(), journey(BUS), at(TEN_MS));
     assert_eq!(outcome.verdict, Verdict::DenyNoRight);
     assert_eq!(outcome.detail, Some(Detail::OnlineOnly));
+}
+
+fn signing_key() -> SigningKey {
+    SigningKey::from_seed(&[5; 32]).unwrap()
+}
+
+/// A ticket for the bus on 2 June 2025 from nine to eleven.
+fn bus_ticket(card: Option<&Card>) -> Ticket {
+    let card = card.map(|card| ShortDigest::of(&card.digest(&CardKey::new([3; 16])).unwrap()));
+    let hour = |hours: i64| u32::try_from((BUILT_MS + hours * MS_PER_HOUR) / 1_000).unwrap();
+    Ticket {
+        number: 77,
+        organization: OrganizationId(4),
+        service: ServiceId(BUS),
+        valid_from: hour(9),
+        valid_to: hour(11),
+        category: CategoryId(30),
+        discount_percent: 100,
+        card,
+    }
+}
+
+fn board(device: &Device<Rights>, card: &Card, ticket: Option<&str>, service: u32) -> Outcome {
+    match device.board(card, ticket, (journey(service), at(TEN_MS))) {
+        Begun::Ask(asked) => device.decide_offline(&asked),
+        Begun::Decided(outcome) => outcome,
+    }
+}
+
+#[test]
+fn s6_boarding_needs_ticket_and_right() {
+    let mut device = device();
+    device.signers = vec![signing_key().signer().clone()];
+    let text = |ticket: Ticket| ticket.to_text(&signing_key()).unwrap();
+    let good = bus_ticket(Some(&holder_x()));
+    let refused = |verdict, detail| (verdict, detail, None);
+    let check = |card: Card, ticket: Option<Ticket>, service, expected| {
+        let outcome = board(&device, &card, ticket.map(text).as_deref(), service);
+        let number = outcome.entry.map(|entry| entry.trip.ticket);
+        assert_eq!((outcome.verdict, outcome.detail, number), expected);
+    };
+    let granted = (Verdict::Grant, None, Some("77".to_owned()));
+    check(holder_x(), Some(good), BUS, granted);
+    check(holder_x(), None, BUS, refused(Verdict::DenyNoRight, Some(Detail::NoTicket)));
+    let of_y = bus_ticket(Some(&holder_y()));
+    check(holder_y(), Some(of_y), BUS, refused(Verdict::DenyNoRight, None));
+    let ticket = |error| refused(Verdict::DenyNoRight, Some(Detail::Ticket(error)));
+    let tomorrow = Ticket { valid_from: good.valid_from + 86_400, valid_to: u32::MAX, ..good };
+    check(holder_x(), Some(tomorrow), BUS, ticket(TicketError::NotYet));
+    let yesterday = Ticket { valid_from: 0, valid_to: good.valid_to - 86_400, ..good };
+    check(holder_x(), Some(yesterday), BUS, ticket(TicketError::Expired));
+    check(holder_x(), Some(of_y), BUS, ticket(TicketError::OtherCard));
+    check(holder_x(), Some(good), RAIL, ticket(TicketError::OtherService));
+    let foreign = Ticket { organization: OrganizationId(5), ..good };
+    check(holder_x(), Some(foreign), BUS, ticket(TicketError::OtherOrganization));
+    let forged = text(good).replacen('0', "1", 1);
+    let outcome = board(&device, &holder_x(), Some(&forged), BUS);
+    assert_eq!(outcome.verdict, Verdict::DenyNoRight);
+    device.signers.clear();
+    let outcome = board(&device, &holder_x(), Some(&text(good)), BUS);
+    assert!(matches!(outcome.detail, Some(Detail::Ticket(TicketError::Signer(_)))));
+}
+
+#[test]
+fn a_ticket_without_a_card_is_a_right_of_its_own_once() {
+    let mut device = device();
+    device.signers = vec![signing_key().signer().clone()];
+    let code = |ticket: Ticket| Card::Qr(ticket.to_text(&signing_key()).unwrap());
+    let (first, second) = (bus_ticket(None), Ticket { number: 78, ..bus_ticket(None) });
+    let mut check = |card: &Card, seconds: i64, expected| {
+        let outcome = tap(&mut device, card, journey(BUS), at(TEN_MS + seconds * 1_000));
+        assert_eq!(outcome.verdict, expected);
+    };
+    check(&code(first), 0, Verdict::Grant);
+    check(&code(second), 1, Verdict::Grant);
+    check(&code(first), 2, Verdict::DenyRepeat);
+    check(&code(first), 1_000, Verdict::DenyRepeat);
+    check(&code(Ticket { number: 79, ..first }), 3_600, Verdict::DenyNoRight);
+    check(&code(bus_ticket(Some(&holder_x()))), 4, Verdict::DenyNoRight);
 }
