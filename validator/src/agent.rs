@@ -43,8 +43,10 @@ use crate::store::RegistryStore;
 
 pub mod backoff;
 pub mod event;
+pub mod local;
 pub mod memory;
 mod report;
+pub mod run;
 mod sync;
 pub mod upload;
 
