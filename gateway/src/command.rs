@@ -1,4 +1,4 @@
-//! The command line: `serve`, `demo`, `import`, `generate`.
+//! The command line: `serve`, `demo`, `import`, `generate`, `pki`.
 //!
 //! What is wrong with the configuration is told in one line on standard error, with exit code 2 and
 //! before anything was started; any other failure has exit code 1.
@@ -13,11 +13,12 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::link::server::LinkStartError;
 use crate::node::{self, Node, NodeError, RegistryError, chain};
 use crate::server::{RunningServer, Server, ServerError};
 use crate::settings::source::arguments;
 use crate::settings::{self, SettingsError};
-use crate::{demo, generator, logging};
+use crate::{demo, generator, logging, pki};
 
 /// Bytes gathered before they are written to a generated file.
 const WRITE_BEHIND_BYTES: usize = 1 << 20;
@@ -33,6 +34,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("demo", matches)) => run_demo(matches),
         Some(("import", matches)) => import(matches),
         Some(("generate", matches)) => generate(matches),
+        Some(("pki", matches)) => pki::command::run(matches),
         _ => Err(CommandError::usage("no such command".to_string())),
     };
     match end {
@@ -91,6 +93,7 @@ impl From<ServerError> for CommandError {
     fn from(error: ServerError) -> CommandError {
         match error {
             ServerError::Import(error) => error.into(),
+            ServerError::Link(LinkStartError::Settings(error)) => error.into(),
             ServerError::Node(error) => error.into(),
             ServerError::Settings(error) => error.into(),
             error => CommandError::failure(chain(&error)),
@@ -137,6 +140,7 @@ fn command_line() -> Command {
                 .arg(number("seed", "1"))
                 .arg(path("out").long("out").value_name("FILE").required(true)),
         )
+        .subcommand(pki::command::arguments())
 }
 
 fn serve(matches: &ArgMatches) -> Result<(), CommandError> {
@@ -195,7 +199,9 @@ fn until_told(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (http, admin) = (server.http_addr, server.admin_addr);
         let mut out = io::stdout().lock();
-        writeln!(out, "ready http={http} admin={admin} quic=-")?;
+        let quic = server.link.as_ref().map(|link| link.address.to_string());
+        let quic = quic.as_deref().unwrap_or("-");
+        writeln!(out, "ready http={http} admin={admin} quic={quic}")?;
         out.flush()?;
         drop(out);
         introduce(&server)?;
@@ -280,6 +286,13 @@ mod tests {
         check("eligo import --data-dir d", false);
         check("eligo generate --holders 10 --seed 1 --out f", true);
         check("eligo generate --holders 10", false);
+        check("eligo pki init --pki-dir d", true);
+        check("eligo pki server --pki-dir d --days 90 localhost 127.0.0.1", true);
+        check("eligo pki device --pki-dir d 7 100-199", true);
+        check("eligo pki revoke --pki-dir d --terminal 7", true);
+        check("eligo pki revoke --pki-dir d --terminal 7 --serial 00", false);
+        check("eligo pki revoke --pki-dir d", false);
+        check("eligo pki list --pki-dir d", true);
         check("eligo", false);
         check("eligo serve --nonsense", false);
     }
