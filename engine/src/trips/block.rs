@@ -67,6 +67,11 @@ impl Blocks {
             .is_some_and(|span| span.from <= at && span.until.is_none_or(|until| at < until))
     }
 
+    /// Whether a block of the identifier began after `at`.
+    pub fn begins_after(&self, identifier: &Digest, at: Timestamp) -> bool {
+        self.spans.get(identifier).is_some_and(|span| span.from > at)
+    }
+
     /// Whether a block of the identifier was never lifted.
     pub fn is_blocked_now(&self, identifier: &Digest) -> bool {
         self.spans.get(identifier).is_some_and(|span| span.until.is_none())

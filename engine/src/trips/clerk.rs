@@ -24,7 +24,7 @@ use crate::trips::book::TripBook;
 use crate::trips::claim::{
     ClaimError, ClaimEvent, ClaimId, ClaimOrder, ClaimState, ClaimSummary, Period,
 };
-use crate::trips::evaluation::{Scope, evaluate, offset_of};
+use crate::trips::evaluation::{Scope, evaluate};
 use crate::trips::judge::{Circumstances, TripRules, judge};
 use crate::trips::registries::HolderRegistries;
 use crate::trips::stored::write_trip;
@@ -332,7 +332,7 @@ impl Group {
         }
         let circumstances = Circumstances {
             now: knowledge.now,
-            utc_offset: offset_of(knowledge.registry, scope.organization),
+            registry: knowledge.registry,
             rules: self.rules,
             blocks: knowledge.blocks,
             ledger: knowledge.ledger,

@@ -1,10 +1,13 @@
 //! The rules for one trip by itself, pure: rights and registry at the tap, clock, late blocks.
 
-use crate::calendar::{Timestamp, UtcOffset};
+use crate::calendar::Timestamp;
+use crate::directory::Candidate;
 use crate::ledger::{Entry, Ledger};
 use crate::limits::{TRIP_FUTURE_SECONDS_MAX, TRIP_LATE_SECONDS};
+use crate::registry::Registry;
 use crate::transaction::Transaction;
 use crate::trips::block::Blocks;
+use crate::trips::evaluation::offset_of;
 use crate::trips::registries::{
     HolderRegistries, RegistryLife, RegistryRight, RightAnswer, RightQuestion,
 };
@@ -33,8 +36,8 @@ impl Default for TripRules {
 pub struct Circumstances<'a> {
     /// The engine's clock.
     pub now: Timestamp,
-    /// The clock on the carrier's wall.
-    pub utc_offset: UtcOffset,
+    /// The registry as it is now.
+    pub registry: &'a Registry,
     /// The rules.
     pub rules: TripRules,
     /// Since when cards are blocked.
@@ -68,11 +71,12 @@ pub fn judge(trip: &Trip, circumstances: &Circumstances<'_>) -> Option<Standing>
         version: trip.registry,
         identifier: &trip.identifier,
         service: trip.service,
-        day: at.local_day(circumstances.utc_offset),
+        day: at.local_day(offset_of(circumstances.registry, trip.organization)),
     };
     Some(match circumstances.registries.right(&question) {
         RightAnswer::Unavailable => return None,
         RightAnswer::UnknownVersion => Standing::Disputed(TripReason::Registry),
+        RightAnswer::NoneBuilt => judge_now(trip, &question, circumstances),
         RightAnswer::Known(_, None) => Standing::Rejected(TripReason::NoRight),
         RightAnswer::Known(life, Some(right)) => judge_right(trip, life, right, circumstances),
     })
@@ -123,4 +127,42 @@ fn judge_right(
         return Standing::Disputed(TripReason::Amount);
     }
     Standing::Accepted
+}
+
+/// Judges by the registry as it is now, as if it had been built long before the tap. Rights have dates
+/// of their own; a card that is inactive now was active until its block.
+fn judge_now(
+    trip: &Trip,
+    question: &RightQuestion<'_>,
+    circumstances: &Circumstances<'_>,
+) -> Standing {
+    let Circumstances { registry, blocks, .. } = circumstances;
+    let no_right = Standing::Rejected(TripReason::NoRight);
+    let Some(found) = registry.find(&trip.identifier) else { return no_right };
+    let known = blocks.begins_after(&trip.identifier, trip.at())
+        || blocks.is_blocked(&trip.identifier, trip.at());
+    if !known && !found.holder.is_active(found.card, question.day) {
+        return no_right;
+    }
+    let directory = registry.directory();
+    let carrier = directory.compiled(trip.organization);
+    let offer = carrier.and_then(|carrier| carrier.offer(trip.service));
+    let Some(offer) = offer.filter(|offer| offer.validity.covers(question.day)) else {
+        return no_right;
+    };
+    let holds = |candidate: &&Candidate| {
+        let mut rights = found.holder.rights().filter(|one| one.category == candidate.category);
+        rights.any(|right| right.validity.covers(question.day))
+            && candidate.validity.covers(question.day)
+    };
+    let Some(winner) = offer.candidates.iter().find(holds) else { return no_right };
+    let category = directory.items().categories.get(&winner.category);
+    let right = RegistryRight {
+        category: winner.category,
+        discount_percent: winner.discount_percent,
+        companion: category.is_some_and(|category| category.with_companion),
+    };
+    let ends = Timestamp(i64::MAX);
+    let life = RegistryLife { built_at: Timestamp(i64::MIN), valid_until: ends };
+    judge_right(trip, life, right, circumstances)
 }

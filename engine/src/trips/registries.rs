@@ -31,6 +31,8 @@ pub struct RightQuestion<'a> {
 pub enum RightAnswer {
     /// The version is there, and the right that wins in it, if any.
     Known(RegistryLife, Option<RegistryRight>),
+    /// No version was ever built for this carrier: its trips are judged by the present registry.
+    NoneBuilt,
     /// It cannot be read now.
     Unavailable,
     /// There is no such version (any more).
@@ -62,6 +64,6 @@ pub struct NoRegistries;
 
 impl HolderRegistries for NoRegistries {
     fn right(&self, _: &RightQuestion<'_>) -> RightAnswer {
-        RightAnswer::UnknownVersion
+        RightAnswer::NoneBuilt
     }
 }
