@@ -8,7 +8,8 @@
 //! together from a [`node`] (keys, storage, engine) and runs it. A request of the public listener
 //! goes through [`api`]: token ([`tokens`]), address ([`peer`]), rights, body ([`body`]), method. Its
 //! errors are those of the one table in [`errors`]. [`connect`] gives out tokens, [`admin`] is the
-//! other listener, [`kit`] what validators need when they are offline.
+//! other listener, [`kit`] what validators need when they are offline, [`link`] how they are served;
+//! [`trips`] translates the trips that they report.
 
 pub mod admin;
 pub mod api;
@@ -38,4 +39,5 @@ pub mod settings;
 pub mod storage;
 pub mod tls;
 pub mod tokens;
+pub mod trips;
 pub mod upkeep;

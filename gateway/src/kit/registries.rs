@@ -232,7 +232,7 @@ impl Registries {
         now: Timestamp,
     ) {
         let file = self.file(organization, version).ok();
-        let built_at = file.map(|file| Timestamp(file.header().built_at_ms.saturating_mul(1_000)));
+        let built_at = file.map(|file| file.header().built_at());
         let device = Device { organization, version, built_at, seen_at: now };
         hold(&self.devices).insert(terminal, device);
     }
@@ -282,7 +282,7 @@ impl Registries {
         };
         let (version, organization) = newest?;
         let file = self.file(organization, version).ok()?;
-        Some(Timestamp(file.header().built_at_ms.saturating_mul(1_000)))
+        Some(file.header().built_at())
     }
 
     fn build_next(

@@ -18,9 +18,13 @@ use engine::shard::{Shard, ShardWorker, Submission, WorkerHandle};
 use engine::shard_actor::Fault;
 use engine::snapshot::SnapshotStore;
 use engine::supervisor::Caretaker;
+use engine::trips::clerk::Clerk;
+use engine::trips::judge::TripRules;
 
 use crate::memory::{HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
 
+/// Room for every trip of a story.
+const TRIPS_MAX: usize = 100_000;
 /// The one partition.
 pub const PARTITION: PartitionId = PartitionId(0);
 
@@ -47,6 +51,7 @@ pub struct Node {
     /// What everybody shares.
     pub partition: Arc<Partition>,
     registrar: Registrar,
+    clerk: Clerk,
     caretaker: Caretaker,
     committer: Committer,
     batches: Receiver<Submission>,
@@ -75,7 +80,9 @@ impl Node {
         let snapshots: Arc<dyn SnapshotStore> = Arc::new(disk.snapshots.clone());
         let tenure = journal.acquire(PARTITION).unwrap();
         let recovered = disk.recover(settings);
-        let registrar = Registrar::new(recovered.writer, recovered.last_import);
+        let registrar =
+            Registrar::new(recovered.writer, recovered.last_import).with_blocks(recovered.blocks);
+        let clerk = Clerk::new(recovered.trips, TripRules::default(), TRIPS_MAX);
         let (sender, batches) = bounded(64);
         let registry = registrar.registry().clone();
         let shard_count = settings.shard_count;
@@ -100,7 +107,7 @@ impl Node {
             stop: AtomicBool::new(false),
             halted: partition.shards().iter().map(|_| AtomicBool::new(false)).collect(),
         };
-        Some(Node { partition, registrar, caretaker, committer, batches, workers })
+        Some(Node { partition, registrar, clerk, caretaker, committer, batches, workers })
     }
 
     /// A shard works off its mailbox.
@@ -158,6 +165,11 @@ impl Node {
     /// Every check sees what the registrar has.
     pub fn publish(&mut self) {
         self.partition.publish(self.registrar.registry().clone());
+    }
+
+    /// The clerk.
+    pub fn clerk(&self) -> &Clerk {
+        &self.clerk
     }
 
     /// The registrar.
