@@ -7,8 +7,9 @@
 //! # The order of the rules
 //! Card readable, not blocked since the registry was built, not twice at one stop within the interval
 //! ([`Rules::passback_seconds`]); then the server's answer; without one the holder registry, if it is
-//! valid by the server's clock ([`Rules::grace_hours`] included). A companion travels on the holder's
-//! grant of a moment ago: on its transaction where the server granted it, else by the registry.
+//! valid by the server's clock ([`Rules::grace_hours`] included). A companion, who must follow the holder
+//! within the interval, is decided by the registry, and by the server only where there is none: a
+//! transaction of its own would count against the holder's uses.
 //!
 //! # Tickets
 //! A signed ticket that needs no card is a card of its own ([`Card::Qr`]). [`Device::board`] wants a
@@ -212,9 +213,14 @@ impl<R: HolderRegistry> Device<R> {
         if let Some(outcome) = self.decide_before(asked) {
             return Some(outcome);
         }
+        let companion = self.seat(asked) != Seat::Holder;
+        if companion && !answer.companion {
+            return Some(Outcome::deny(Verdict::DenyRepeat, None));
+        }
         let mut entry = self.entry(asked);
         let trip = &mut entry.trip;
         trip.mode = TripMode::Online;
+        trip.companion = companion;
         trip.tx = Some(tx);
         trip.category = Some(category);
         set_discount(trip, discount);
@@ -226,7 +232,7 @@ impl<R: HolderRegistry> Device<R> {
         if trip.event != TripEvent::Check {
             entry.confirm = Some(Confirm { tx, holder, category, price, discounted });
         }
-        entry.with_companion = answer.companion;
+        entry.with_companion = answer.companion && !companion;
         Some(Outcome::grant(entry))
     }
 
@@ -298,8 +304,21 @@ impl<R: HolderRegistry> Device<R> {
         if self.passback.is_used(&asked.journey.ticket) {
             return Some(Outcome::deny(Verdict::DenyRepeat, None));
         }
-        if asked.digest == NOBODY {
-            return None;
+        match self.seat(asked) {
+            Seat::Holder => None,
+            Seat::Taken => Some(Outcome::deny(Verdict::DenyRepeat, None)),
+            Seat::Companion(mode) => {
+                let alone = self.decide_by_registry(asked, true);
+                let ask = alone.verdict == Verdict::DenyStale && mode == TripMode::Online;
+                (!ask).then_some(alone)
+            }
+        }
+    }
+
+    /// Whose place is left where the card was tapped.
+    fn seat(&self, asked: &Asked) -> Seat {
+        if asked.digest == NOBODY || asked.journey.event == TripEvent::Check {
+            return Seat::Holder;
         }
         let place = TapPlace {
             id_hash: asked.digest.0,
@@ -308,20 +327,7 @@ impl<R: HolderRegistry> Device<R> {
             server_ms: asked.server_ms(),
         };
         let interval_ms = i64::from(self.rules.passback_seconds) * 1_000;
-        match self.passback.seat(&place, interval_ms) {
-            Seat::Holder => None,
-            Seat::Taken => Some(Outcome::deny(Verdict::DenyRepeat, None)),
-            Seat::Companion(grant) if grant.trip.mode == TripMode::Online => {
-                let mut entry = self.entry(asked);
-                entry.trip.mode = TripMode::Online;
-                entry.trip.tx = grant.trip.tx;
-                entry.trip.category = grant.trip.category;
-                entry.trip.companion = true;
-                set_discount(&mut entry.trip, grant.trip.discount);
-                Some(Outcome::grant(entry))
-            }
-            Seat::Companion(_) => Some(self.decide_by_registry(asked, true)),
-        }
+        self.passback.seat(&place, interval_ms)
     }
 
     fn decide_by_registry(&self, asked: &Asked, companion: bool) -> Outcome {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::queue::segment::Entry;
-use crate::trip::{Trip, TripEvent};
+use crate::trip::{Trip, TripEvent, TripMode};
 use crate::verdict::Verdict;
 
 /// Grants and tickets that are remembered; the oldest grant is forgotten for a newer one. Each was made durable before
 /// it was answered, so that no device makes as many in an interval.
 pub const GRANTS_MAX: usize = 65_536;
+const COMPANION_MARGIN_MS: i64 = 1_000;
 
 /// The grants of the last interval.
 #[derive(Clone, Debug, Default)]
@@ -28,17 +29,16 @@ struct Place {
 
 /// The holder's grant, and whether it still carries a companion.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Grant {
-    /// What was recorded for the holder.
-    pub trip: Trip,
+struct Grant {
+    trip: Trip,
     companion_left: bool,
 }
 
 /// What a grant of a moment ago means for a tap.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Seat<'a> {
-    /// The companion of this grant may travel.
-    Companion(&'a Grant),
+pub enum Seat {
+    /// The companion of a holder may travel, whom the server or the device has granted.
+    Companion(TripMode),
     /// The holder may travel.
     Holder,
     /// Nobody more may travel.
@@ -95,15 +95,18 @@ impl Passback {
     }
 
     /// Whose place is left at a stop within `interval_ms` of its last holder.
-    pub fn seat(&self, tap: &TapPlace<'_>, interval_ms: i64) -> Seat<'_> {
+    pub fn seat(&self, tap: &TapPlace<'_>, interval_ms: i64) -> Seat {
         let place = place_of(tap.id_hash, tap.event, tap.stop);
-        let grant = self.grants.get(&place).filter(|grant| {
-            at_ms(&grant.trip).abs_diff(tap.server_ms) < interval_ms.unsigned_abs()
-        });
-        match grant {
-            None => Seat::Holder,
-            Some(grant) if grant.companion_left => Seat::Companion(grant),
-            Some(_) => Seat::Taken,
+        let Some(grant) = self.grants.get(&place) else { return Seat::Holder };
+        let after_ms = tap.server_ms.saturating_sub(at_ms(&grant.trip));
+        if after_ms.unsigned_abs() >= interval_ms.unsigned_abs() {
+            return Seat::Holder;
+        }
+        // Who follows in the last second may be one interval behind by the server's clock.
+        let follows = (0..=interval_ms - COMPANION_MARGIN_MS).contains(&after_ms);
+        match grant.companion_left && follows {
+            true => Seat::Companion(grant.trip.mode),
+            false => Seat::Taken,
         }
     }
 }

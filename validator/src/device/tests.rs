@@ -174,9 +174,8 @@ fn s8_repeats_and_companions() {
 }
 
 #[test]
-fn a_companion_travels_on_the_holders_transaction() {
+fn a_companion_is_decided_by_the_registry_and_without_one_by_the_server() {
     let mut device = device();
-    device.registry = None;
     let answer = CheckResult {
         tx: Some(77),
         holder: Some(5),
@@ -190,9 +189,23 @@ fn a_companion_travels_on_the_holders_transaction() {
     let confirm = entry.confirm.clone().unwrap();
     assert_eq!((confirm.tx, confirm.price, confirm.discounted), (77, Some(9_001), Some(4_500)));
     device.passback.note(&entry);
-    let outcome = tap(&mut device, &holder_y(), journey(RAIL), at(TEN_MS + 1_000));
+    let begun = device.begin(&holder_y(), journey(RAIL), at(TEN_MS + 1_000));
+    let Begun::Decided(outcome) = begun else { panic!("the registry is valid") };
     let entry = outcome.entry.unwrap();
-    assert_eq!((entry.trip.companion, entry.trip.tx, entry.confirm), (true, Some(77), None));
+    assert_eq!((entry.trip.companion, entry.trip.tx, entry.confirm), (true, None, None));
+
+    device.registry = None;
+    let second = asked(&device, &holder_y(), RAIL);
+    assert_eq!(device.decide_offline(&second).verdict, Verdict::DenyStale);
+    let alone = CheckResult { companion: false, ..answer.clone() };
+    assert_eq!(device.decide_online(&second, &alone).unwrap().verdict, Verdict::DenyRepeat);
+    let answer = CheckResult { tx: Some(78), ..answer };
+    let entry = device.decide_online(&second, &answer).unwrap().entry.unwrap();
+    assert_eq!(
+        (entry.trip.companion, entry.trip.tx, entry.with_companion),
+        (true, Some(78), false)
+    );
+    device.passback.note(&entry);
     let outcome = tap(&mut device, &holder_y(), journey(RAIL), at(TEN_MS + 2_000));
     assert_eq!(outcome.verdict, Verdict::DenyRepeat);
 }
