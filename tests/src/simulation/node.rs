@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use crossbeam::channel::{Receiver, bounded};
 
 use engine::answer::{Answer, Reply};
+use engine::calendar::Timestamp;
 use engine::committer::Committer;
 use engine::ids::PartitionId;
 use engine::import::Registrar;
@@ -14,12 +15,16 @@ use engine::ledger::LedgerSettings;
 use engine::partition::Partition;
 use engine::record::Record;
 use engine::recovery::{Extent, Recovered, Sources, recover};
+use engine::registry::Registry;
 use engine::shard::{Shard, ShardWorker, Submission, WorkerHandle};
 use engine::shard_actor::Fault;
 use engine::snapshot::SnapshotStore;
 use engine::supervisor::Caretaker;
-use engine::trips::clerk::Clerk;
+use engine::trips::claim::{ClaimError, ClaimOrder, ClaimSummary};
+use engine::trips::clerk::{Append, Clerk, Knowledge, TripRecords, UploadScope};
 use engine::trips::judge::TripRules;
+use engine::trips::registries::NoRegistries;
+use engine::trips::trip::{Trip, TripOutcome};
 
 use crate::memory::{HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
 
@@ -160,6 +165,64 @@ impl Node {
             receiver.recv().unwrap()
         };
         (&mut self.registrar, append)
+    }
+
+    /// The clerk records one upload, and the committer makes it durable.
+    pub fn upload(
+        &mut self,
+        registry: &Registry,
+        now: Timestamp,
+        upload: (UploadScope, Vec<Trip>),
+    ) -> Vec<TripOutcome> {
+        self.with_clerk(registry, now, |clerk, knowledge, append| {
+            clerk.upload(&[upload], knowledge, append).concat()
+        })
+    }
+
+    /// The clerk changes a claim, and the committer makes it durable.
+    pub fn order(
+        &mut self,
+        registry: &Registry,
+        now: Timestamp,
+        order: ClaimOrder,
+    ) -> Result<ClaimSummary, ClaimError> {
+        self.with_clerk(registry, now, |clerk, knowledge, append| {
+            clerk.order(order, knowledge, append)
+        })
+    }
+
+    fn with_clerk<T>(
+        &mut self,
+        registry: &Registry,
+        now: Timestamp,
+        act: impl FnOnce(&mut Clerk, &Knowledge<'_>, Append<'_>) -> T,
+    ) -> T {
+        if self.clerk.is_unresolved() && !self.partition.has_failed() {
+            let recovered = self.caretaker.recover(Extent::Trips).unwrap();
+            self.clerk.resume(recovered.trips);
+        }
+        let knowledge = Knowledge {
+            now,
+            registry,
+            blocks: self.registrar.blocks(),
+            ledger: self.partition.ledger(),
+            registries: &NoRegistries,
+        };
+        let committer = &mut self.committer;
+        let mut append = |batches: Vec<TripRecords>| {
+            batches.into_iter().all(|TripRecords { bytes, count }| {
+                let (sender, receiver) = bounded(1);
+                let reply = Reply::new(move |durable: Option<()>| {
+                    sender.send(durable.is_some()).unwrap();
+                });
+                let answers = vec![Answer::Durable(reply)];
+                let (shard, record_count) = (None, count);
+                committer.add(Submission { shard, records: bytes, record_count, answers });
+                committer.commit();
+                receiver.recv().unwrap()
+            })
+        };
+        act(&mut self.clerk, &knowledge, &mut append)
     }
 
     /// Every check sees what the registrar has.
