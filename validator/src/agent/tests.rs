@@ -126,7 +126,7 @@ impl Server {
                     }
                 }
             };
-            TripResult { seq, status, reason }
+            TripResult { seq, status, reason, first: None }
         });
         TripResults { results: results.collect() }
     }
@@ -503,6 +503,7 @@ fn a_batch_that_the_server_cannot_read_is_halved_until_the_fault_is_found() {
                     seq: trip.seq,
                     status: TripStatus::Accepted,
                     reason: None,
+                    first: None,
                 });
                 let answer = match malformed {
                     true => Err(AskError::Failed(FailureCode::Malformed)),
