@@ -24,6 +24,8 @@ const VERSION: u8 = 1;
 const HASH_BYTES: usize = 32;
 /// Bytes copied or hashed at once.
 const STEP_BYTES: usize = 256 << 10;
+/// Bytes freed at once.
+const FREED_BYTES: u64 = 1 << 20;
 /// Between two leisurely steps.
 const REST: Duration = Duration::from_millis(5);
 /// Bytes of a marker; one with many more files than we ever write is not ours.
@@ -193,6 +195,26 @@ pub fn sync_tree(directory: &Path) -> io::Result<()> {
         }
     }
     sync_directory(directory)
+}
+
+/// Empties the files in a directory, a step at a time: a device that is told of much freed space at
+/// once does nothing else meanwhile.
+pub fn shrink_tree(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            shrink_tree(&entry.path())?;
+            continue;
+        }
+        let file = File::options().write(true).open(entry.path())?;
+        let mut bytes = file.metadata()?.len();
+        while bytes > 0 {
+            bytes = bytes.saturating_sub(FREED_BYTES);
+            file.set_len(bytes)?;
+            Pace::Leisurely.rest();
+        }
+    }
+    Ok(())
 }
 
 /// Makes the names in a directory durable.

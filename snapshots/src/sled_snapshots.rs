@@ -63,7 +63,7 @@ use engine::snapshot::{
 
 use crate::generation::{
     Contents, Hash, Marker, Pace, copy_tree, digest_tree, generation_of, generation_path,
-    marker_path, sync_directory, sync_tree,
+    marker_path, shrink_tree, sync_directory, sync_tree,
 };
 
 /// Bytes of the longest part.
@@ -73,8 +73,8 @@ pub const GENERATIONS_KEPT: usize = 2;
 
 /// Parts that are handed to sled at once.
 const BATCH_PARTS: usize = 64;
-/// Parts between two syncs, some megabytes: all at once at the end would hold up the journal.
-const SYNC_PARTS: usize = 512;
+/// Parts between two syncs, less than a megabyte: all at once at the end would hold up the journal.
+const SYNC_PARTS: usize = 64;
 /// Bytes that sled may hold in memory: parts are written once and read once, in order.
 const CACHE_BYTES: u64 = 16 << 20;
 const VALUE_VERSION: u8 = 1;
@@ -231,6 +231,7 @@ fn remove_old(partition: &Path, newest: Generation) -> Result<(), SnapshotError>
         sync_directory(partition)?;
     }
     for (_, path) in &directories {
+        shrink_tree(path)?;
         fs::remove_dir_all(path)?;
     }
     Ok(())
