@@ -24,6 +24,7 @@
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
 //! | [`execution`] | one run: all of this beside each other |
+//! | [`relay`] | a bad mobile link in front of the server |
 //! | [`faults`], [`target`] | what is done to the server on purpose; the server's own figures |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
 //! | [`binomial`], [`burn`] | exact bounds of a share; how fast an error budget is used up |
@@ -77,6 +78,7 @@ pub mod poller;
 pub mod probe;
 pub mod recorder;
 pub mod registry;
+pub mod relay;
 pub mod report;
 pub mod request;
 pub mod run;
