@@ -4,6 +4,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`link`] | messages between a device and the server, and the frames that carry them |
+//! | [`registry`] | the file that tells which card has which right, and its deltas |
+//! | [`signing`] | signatures of registries and tickets |
+//! | [`ticket`] | a signed permission to use a service, as a QR code |
 //! | [`trip`] | one use of a right, as a device records and reports it |
 //! | [`verdict`] | what a device decides at a tap |
 //!
@@ -11,5 +14,8 @@
 //! calendar.
 
 pub mod link;
+pub mod registry;
+pub mod signing;
+pub mod ticket;
 pub mod trip;
 pub mod verdict;
