@@ -14,6 +14,7 @@
 //! | [`crowd`], [`places`], [`books`] | who comes; what is known of limited uses and of the history |
 //! | [`request`], [`answer`] | what is asked and answered, free of any protocol |
 //! | [`transport`] | the port to the server; [`http`] is the one behind it |
+//! | [`fleet`] | validators on the link: another transport, and what devices do beside checks |
 //! | [`clock`], [`poller`] | the machine's time, and waiting to the nanosecond |
 //! | [`generator`] | the loop: starts what is due, takes what arrives, counts what is missing |
 //! | [`tally`], [`second`], [`recorder`] | what is counted, in total and by the second |
@@ -59,6 +60,7 @@ pub mod downtime;
 pub mod endpoint;
 pub mod execution;
 pub mod faults;
+pub mod fleet;
 mod flights;
 pub mod generator;
 pub mod histogram;

@@ -18,6 +18,7 @@ use crate::run::Load;
 use crate::{downtime, faults};
 
 mod bounds;
+pub mod fleet;
 
 /// The largest scenario file, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -55,6 +56,9 @@ pub struct Scenario {
     /// Open or closed.
     #[serde(default)]
     pub load: LoadShape,
+    /// Validators on the link instead of counters.
+    #[serde(default)]
+    pub fleet: Option<fleet::Fleet>,
     /// Connections of a thread.
     #[serde(default)]
     pub connections: Connections,
@@ -346,6 +350,9 @@ impl Scenario {
             [target.ca.as_mut(), target.pid_file.as_mut(), Some(&mut scenario.registry.path)];
         for path in paths.into_iter().flatten() {
             *path = directory.join(&*path);
+        }
+        if let Some(fleet) = &mut scenario.fleet {
+            fleet.pki_dir = directory.join(&fleet.pki_dir);
         }
         Ok(scenario)
     }

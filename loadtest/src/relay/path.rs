@@ -7,6 +7,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::numbers::Numbers;
 use crate::time::Nanos;
 
@@ -58,7 +60,7 @@ pub struct Pipe {
 }
 
 /// What became of packets.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Counts {
     /// Passed on, copies included.
     pub passed: u64,
@@ -72,6 +74,20 @@ pub struct Counts {
     pub duplicated: u64,
     /// Held back.
     pub reordered: u64,
+}
+
+impl Counts {
+    /// Both together.
+    pub fn sum(self, other: Counts) -> Counts {
+        Counts {
+            passed: self.passed + other.passed,
+            lost: self.lost + other.lost,
+            cut: self.cut + other.cut,
+            overflowed: self.overflowed + other.overflowed,
+            duplicated: self.duplicated + other.duplicated,
+            reordered: self.reordered + other.reordered,
+        }
+    }
 }
 
 /// Packets under way, whatever they are to the caller.
