@@ -36,6 +36,11 @@ impl<T: Postable> Reply<T> {
         Reply(Some(Receiver::Call(Box::new(receive))))
     }
 
+    /// Posts the answer under `ticket`.
+    pub fn post(postbox: Arc<Postbox>, ticket: Ticket) -> Reply<T> {
+        Reply(Some(Receiver::Post(postbox, ticket)))
+    }
+
     /// A reply and the future of its answer, which comes through the desk of this thread if it has
     /// one.
     pub fn channel() -> (Reply<T>, Awaited<T>) {

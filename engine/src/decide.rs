@@ -91,6 +91,37 @@ pub enum Verdict {
     Wins,
 }
 
+/// What else is known of a benefit that was granted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Terms {
+    /// Its size, 0 to 100.
+    pub discount_percent: u8,
+    /// The last date of the right; [`Day::FOREVER`] where it has no end.
+    pub valid_to: Day,
+    /// Whether a companion travels on the same right.
+    pub with_companion: bool,
+}
+
+/// The terms of a benefit that `registry` gives at `now`.
+#[inline]
+pub fn terms(
+    registry: &Registry,
+    check: &Check,
+    category: CategoryId,
+    now: Timestamp,
+) -> Option<Terms> {
+    let question = question(registry, check, registry.find(&check.identifier), now).ok()?;
+    let mut candidates = question.offer.candidates.iter();
+    let candidate = candidates.find(|candidate| candidate.category == category)?;
+    let rights = question.holder.rights().filter(|right| right.category == category);
+    let valid = rights.map(|right| right.validity).filter(|held| held.covers(question.today));
+    Some(Terms {
+        discount_percent: candidate.discount_percent,
+        valid_to: valid.map(|held| held.to).max()?.min(candidate.validity.to),
+        with_companion: candidate.with_companion,
+    })
+}
+
 /// Decides a check.
 #[inline]
 pub fn decide(

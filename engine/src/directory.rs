@@ -273,6 +273,8 @@ pub struct Candidate {
     pub limit: Option<Limit>,
     /// When the category exists.
     pub validity: Validity,
+    /// Whether a companion travels on the same right.
+    pub with_companion: bool,
 }
 
 /// An offer, worked out for checks.
@@ -428,6 +430,7 @@ fn candidates(
                 discount_percent: link.discount_percent,
                 limit: link.limit,
                 validity: category.validity,
+                with_companion: category.with_companion,
             })
         })
         .collect();

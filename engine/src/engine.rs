@@ -189,10 +189,22 @@ impl Engine {
         deadline: Deadline,
     ) -> CheckAnswer {
         let (reply, answer) = Reply::channel();
-        if let Some(answer) = self.partition().submit_record(check, amounts, deadline, reply) {
+        if let Some(answer) = self.submit_record(check, amounts, deadline, reply) {
             return answer;
         }
         answer.in_time(deadline).await.unwrap_or(CheckAnswer::Unavailable)
+    }
+
+    /// Hands a check that is itself the recorded fact to its shard, which answers through `reply`.
+    /// What needs no shard comes back.
+    pub fn submit_record(
+        &self,
+        check: Check,
+        amounts: Amounts,
+        deadline: Deadline,
+        reply: Reply<CheckAnswer>,
+    ) -> Option<CheckAnswer> {
+        self.partition().submit_record(check, amounts, deadline, reply)
     }
 
     /// Records that the service was delivered.
@@ -200,10 +212,7 @@ impl Engine {
         let (reply, answer) = Reply::channel();
         match self.submit_confirm(confirm, deadline, reply) {
             Some(Known::Answer(answer)) => answer,
-            Some(Known::Unknown(id)) => {
-                self.ask_history(id, deadline, |settled| confirm_of_settled(&settled, &confirm))
-                    .await
-            }
+            Some(Known::Unknown(_)) => self.confirm_in_history(confirm, deadline).await,
             None => answer.in_time(deadline).await.unwrap_or(SettleAnswer::Unavailable),
         }
     }
@@ -218,16 +227,36 @@ impl Engine {
         self.partition().submit_confirm(confirm, deadline, reply)
     }
 
+    /// The answer to a confirm of what memory does not know.
+    pub async fn confirm_in_history(&self, confirm: Confirm, deadline: Deadline) -> SettleAnswer {
+        let judge = |settled| confirm_of_settled(&settled, &confirm);
+        self.ask_history(confirm.transaction, deadline, judge).await
+    }
+
+    /// The answer to a cancel of what memory does not know.
+    pub async fn cancel_in_history(&self, cancel: Cancel, deadline: Deadline) -> SettleAnswer {
+        let judge = |settled| cancel_of_settled(&settled, &cancel);
+        self.ask_history(cancel.transaction, deadline, judge).await
+    }
+
     /// Deletes the record of a check that the holder refused.
     pub async fn cancel(&self, cancel: Cancel, deadline: Deadline) -> SettleAnswer {
         let (reply, answer) = Reply::channel();
-        match self.partition().submit_cancel(cancel, deadline, reply) {
+        match self.submit_cancel(cancel, deadline, reply) {
             Some(Known::Answer(answer)) => answer,
-            Some(Known::Unknown(id)) => {
-                self.ask_history(id, deadline, |settled| cancel_of_settled(&settled, &cancel)).await
-            }
+            Some(Known::Unknown(_)) => self.cancel_in_history(cancel, deadline).await,
             None => answer.in_time(deadline).await.unwrap_or(SettleAnswer::Unavailable),
         }
+    }
+
+    /// Hands a cancel to its shard, which answers through `reply`. What needs no shard comes back.
+    pub fn submit_cancel(
+        &self,
+        cancel: Cancel,
+        deadline: Deadline,
+        reply: Reply<SettleAnswer>,
+    ) -> Option<Known> {
+        self.partition().submit_cancel(cancel, deadline, reply)
     }
 
     /// Imports a registry file; blocks. All of it becomes visible at once, or nothing.

@@ -1,4 +1,5 @@
-//! Answers for a thread on which many calls wait: posted one by one, announced once.
+//! Answers for a place where many calls wait, a thread or a stream: posted one by one, announced
+//! once.
 //!
 //! # Why
 //! The committer answers dozens of calls at a time. A wake-up for each of them lets the waiting
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use crossbeam::queue::SegQueue;
@@ -19,9 +21,9 @@ use tokio::sync::Notify;
 
 use crate::command::{CheckAnswer, SettleAnswer};
 
-/// Names a call that waits on its thread.
+/// Names a call that waits at its place.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Ticket(u64);
+pub struct Ticket(pub u64);
 
 /// An answer in a box.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,22 +34,34 @@ pub enum Posted {
     Settle(SettleAnswer),
 }
 
-/// What reaches a thread from others. As many answers as there are calls under way.
+/// What reaches a place from other threads. As many answers as there are calls under way.
 #[derive(Default)]
 pub struct Postbox {
     answers: SegQueue<(Ticket, Posted)>,
     announced: Notify,
+    /// Whether somebody is going to announce.
+    noted: AtomicBool,
 }
 
 impl Postbox {
-    /// Puts an answer in; its thread hears of it when it is announced.
+    /// Puts an answer in; who waits hears of it when it is announced.
     pub fn post(&self, ticket: Ticket, answer: Posted) {
         self.answers.push((ticket, answer));
     }
 
-    /// Tells the thread to look.
+    /// Tells who waits to look.
     pub fn announce(&self) {
         self.announced.notify_one();
+    }
+
+    /// Waits until something was announced since the last such wait.
+    pub async fn announced(&self) {
+        self.announced.notified().await;
+    }
+
+    /// Takes an answer out.
+    pub fn take(&self) -> Option<(Ticket, Posted)> {
+        self.answers.pop()
     }
 }
 
@@ -56,10 +70,9 @@ impl Postbox {
 pub struct Announcements(Vec<Arc<Postbox>>);
 
 impl Announcements {
-    /// Remembers a box.
+    /// Remembers a box, unless somebody is going to announce it anyway.
     pub fn add(&mut self, postbox: Arc<Postbox>) {
-        // There are no more boxes than threads that answer requests.
-        if !self.0.iter().any(|known| Arc::ptr_eq(known, &postbox)) {
+        if !postbox.noted.swap(true, Ordering::AcqRel) {
             self.0.push(postbox);
         }
     }
@@ -67,7 +80,11 @@ impl Announcements {
 
 impl Drop for Announcements {
     fn drop(&mut self) {
-        self.0.iter().for_each(|postbox| postbox.announce());
+        for postbox in &self.0 {
+            // Taken back first: whoever posts from here on announces again.
+            postbox.noted.swap(false, Ordering::AcqRel);
+            postbox.announce();
+        }
     }
 }
 
@@ -101,7 +118,7 @@ pub fn open_desk() {
     if is_new {
         actix_rt::spawn(async move {
             loop {
-                desk.postbox.announced.notified().await;
+                desk.postbox.announced().await;
                 desk.hand_out();
             }
         });
@@ -133,7 +150,7 @@ impl Desk {
     /// Gives the answers that are there to the calls that still wait.
     fn hand_out(&self) {
         let mut calls = self.calls.borrow_mut();
-        while let Some((ticket, answer)) = self.postbox.answers.pop() {
+        while let Some((ticket, answer)) = self.postbox.take() {
             let Some(call) = calls.waiting.get_mut(&ticket) else { continue };
             if let Call::Waiting(Some(waker)) = std::mem::replace(call, Call::Answered(answer)) {
                 waker.wake();

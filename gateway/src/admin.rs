@@ -28,7 +28,10 @@ use crate::body::{self, Unread};
 use crate::clock::ManualClock;
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
+use crate::link::Link;
 use crate::node::chain;
+use crate::pki::Serial;
+use crate::pki::trust::Revoked;
 use crate::settings::AdminToken;
 use crate::upkeep::Snapshots;
 
@@ -41,6 +44,8 @@ const PIECES_WAITING_MAX: usize = 64;
 pub struct Administration {
     /// The public side.
     pub gateway: Arc<Gateway>,
+    /// The link of validators, where there is one.
+    pub link: Option<Arc<Link>>,
     /// The clock, where it is set by hand.
     pub manual_clock: Option<Arc<ManualClock>>,
     /// What opens `/admin/*`.
@@ -78,6 +83,10 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
             Ok(body) => Answer::AfterBody(admin.set_clock(&body)),
             Err(error) => Answer::BeforeBody(error.response()),
         },
+        Ok("/admin/revoke") => match body::read(headers, &mut payload, bytes_max, patience).await {
+            Ok(body) => Answer::AfterBody(admin.revoke(&body).await),
+            Err(error) => Answer::BeforeBody(error.response()),
+        },
         Ok("/admin/snapshot") => Answer::BeforeBody(admin.save_snapshot().await),
         Ok(_) => admin.import(&mut payload).await,
     };
@@ -104,6 +113,7 @@ impl Administration {
         let allowed = match path {
             "/healthz" | "/readyz" | "/metrics" => Method::GET,
             "/admin/import" | "/admin/snapshot" if self.token.is_some() => Method::POST,
+            "/admin/revoke" if self.token.is_some() && self.link.is_some() => Method::POST,
             "/admin/clock" if self.token.is_some() && self.manual_clock.is_some() => Method::POST,
             _ => return Err(ApiError::PathNotFound),
         };
@@ -145,7 +155,12 @@ impl Administration {
         let gateway = &self.gateway;
         let (status, journal) = (gateway.engine.status(), gateway.journal.stats());
         match gateway.metrics.print(&status, &journal, gateway.clock.now()) {
-            Ok(text) => plain(StatusCode::OK, text),
+            Ok(mut text) => {
+                if let Some(link) = &self.link {
+                    link.metrics.print(link.fleet.count(), &mut text);
+                }
+                plain(StatusCode::OK, text)
+            }
             Err(error) => {
                 tracing::error!(error = chain(&error), "the metrics cannot be printed");
                 ApiError::Unavailable.response()
@@ -161,6 +176,31 @@ impl Administration {
                 answer(StatusCode::OK, json!({ "now": now.to_string() }))
             }
             Err(error) => error.response(),
+        }
+    }
+
+    /// Revokes certificates of a validator and disconnects it.
+    async fn revoke(&self, body: &[u8]) -> HttpResponse {
+        let Some(link) = self.link.clone() else { return ApiError::PathNotFound.response() };
+        let whom = match read_revoked(body) {
+            Ok(whom) => whom,
+            Err(error) => return error.response(),
+        };
+        let revoke = move || {
+            let revoked = link.trust.revoke(whom)?;
+            link.fleet.close_revoked(&link.trust);
+            Ok::<_, io::Error>(revoked)
+        };
+        match tokio::task::spawn_blocking(revoke).await {
+            Ok(Ok(certificates)) => {
+                tracing::info!(certificates, "certificates were revoked");
+                answer(StatusCode::OK, json!({ "certificates": certificates }))
+            }
+            Ok(Err(error)) => {
+                tracing::error!(error = chain(&error), "certificates cannot be revoked");
+                ApiError::Unavailable.response()
+            }
+            Err(_panicked) => ApiError::Unavailable.response(),
         }
     }
 
@@ -238,6 +278,29 @@ fn read_clock(body: &[u8]) -> Result<Timestamp, ApiError> {
     let given = fields::parse::<ClockFields>(body)?;
     let now = fields::text(fields::required(given.now)?)?;
     Timestamp::parse(&now).ok_or(ApiError::BadFormat)
+}
+
+/// Either `{"terminal": 7}` or `{"serial": "…"}`.
+fn read_revoked(body: &[u8]) -> Result<Revoked, ApiError> {
+    #[derive(Deserialize)]
+    struct RevokedFields<'a> {
+        #[serde(borrow)]
+        serial: fields::Field<'a>,
+        #[serde(borrow)]
+        terminal: fields::Field<'a>,
+    }
+    let given = fields::parse::<RevokedFields>(body)?;
+    match (given.serial, given.terminal) {
+        (Some(_), Some(_)) => Err(ApiError::ConflictingIds),
+        (Some(serial), None) => {
+            let serial = fields::text(serial)?;
+            Serial::parse(&serial).map(Revoked::Serial).ok_or(ApiError::BadFormat)
+        }
+        (None, terminal) => {
+            let terminal = fields::integer(fields::required(terminal)?)?;
+            Ok(Revoked::Terminal(fields::terminal(terminal)))
+        }
+    }
 }
 
 fn import_answer(result: Result<ImportReport, ImportError>) -> HttpResponse {

@@ -13,6 +13,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::link::server::LinkStartError;
 use crate::node::{self, Node, NodeError, RegistryError, chain};
 use crate::server::{RunningServer, Server, ServerError};
 use crate::settings::source::arguments;
@@ -92,6 +93,7 @@ impl From<ServerError> for CommandError {
     fn from(error: ServerError) -> CommandError {
         match error {
             ServerError::Import(error) => error.into(),
+            ServerError::Link(LinkStartError::Settings(error)) => error.into(),
             ServerError::Node(error) => error.into(),
             ServerError::Settings(error) => error.into(),
             error => CommandError::failure(chain(&error)),
@@ -197,7 +199,9 @@ fn until_told(
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (http, admin) = (server.http_addr, server.admin_addr);
         let mut out = io::stdout().lock();
-        writeln!(out, "ready http={http} admin={admin} quic=-")?;
+        let quic = server.link.as_ref().map(|link| link.address.to_string());
+        let quic = quic.as_deref().unwrap_or("-");
+        writeln!(out, "ready http={http} admin={admin} quic={quic}")?;
         out.flush()?;
         drop(out);
         introduce(&server)?;

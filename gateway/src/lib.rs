@@ -24,6 +24,7 @@ mod fixture;
 pub mod gateway;
 pub mod generator;
 pub mod keys;
+pub mod link;
 pub mod logging;
 pub mod metrics;
 pub mod money;

@@ -21,10 +21,17 @@ use crate::api;
 use crate::clock::ManualClock;
 use crate::connect;
 use crate::gateway::{Documents, Gateway, HISTORY_CALLS_MAX};
+use crate::link::Link;
+use crate::link::fleet::Fleet;
+use crate::link::metrics::LinkMetrics;
+use crate::link::ports::{NoRegistries, NoTrips};
+use crate::link::server::{LinkSocket, LinkStartError, RunningLink};
 use crate::metrics::Metrics;
 use crate::node::{self, Node, NodeError, RegistryError};
+use crate::pki::files::PkiDirectory;
+use crate::pki::trust::Trust;
 use crate::rate::RateLimits;
-use crate::settings::{Limits, Settings, SettingsError};
+use crate::settings::{Limits, QuicSettings, Settings, SettingsError};
 use crate::tls;
 use crate::tokens::{TokenError, TokenSettings, Tokens};
 use crate::upkeep::Upkeep;
@@ -41,6 +48,7 @@ impl Server {
         let http = bind("http", settings.http)?;
         let admin = bind("admin", settings.admin)?;
         let tls = settings.tls.as_ref().map(tls::config).transpose()?;
+        let quic = settings.quic.as_ref().map(Reserved::open).transpose()?;
         let http_addr = local_address(&http)?;
         let admin_addr = local_address(&admin)?;
         let node = Node::open(&settings)?;
@@ -54,8 +62,10 @@ impl Server {
         }
         let gateway = Arc::new(gateway(&settings, &node, http_addr)?);
         let upkeep = Upkeep::start(node.engine.clone(), settings.snapshots)?;
+        let link = quic.map(|quic| quic.start(&gateway)).transpose()?;
         let administration = Arc::new(Administration {
             gateway: Arc::clone(&gateway),
+            link: link.as_ref().map(|running| Arc::clone(&running.link)),
             manual_clock: node.manual_clock.clone(),
             token: settings.admin_token.clone(),
             data_dir: settings.data_dir.clone(),
@@ -70,6 +80,7 @@ impl Server {
         Ok(RunningServer {
             http_addr,
             admin_addr,
+            link,
             engine: node.engine,
             manual_clock: node.manual_clock,
             handles,
@@ -85,6 +96,8 @@ pub struct RunningServer {
     pub http_addr: SocketAddr,
     /// Where the administration listener is.
     pub admin_addr: SocketAddr,
+    /// The link of validators, where there is one.
+    pub link: Option<RunningLink>,
     /// The engine.
     pub engine: Engine,
     /// Its clock, where it is set by hand.
@@ -98,11 +111,17 @@ impl RunningServer {
     /// Stops accepting, answers what is in hand, makes everything durable.
     pub async fn stop(self) -> io::Result<()> {
         let [http, admin] = &self.handles;
-        futures_util::future::join(http.stop(true), admin.stop(true)).await;
+        let link = async {
+            match self.link {
+                Some(link) => link.stop().await,
+                None => Ok(()),
+            }
+        };
+        let (linked, ..) = tokio::join!(link, http.stop(true), admin.stop(true));
         self.upkeep.stop();
         self.engine.stop();
         match self.thread.join() {
-            Ok(end) => end,
+            Ok(end) => end.and(linked),
             Err(_panic) => Err(io::Error::other("the thread of the listeners had panicked")),
         }
     }
@@ -117,6 +136,9 @@ pub enum ServerError {
     /// The machine refuses threads or sockets.
     #[error("the server cannot start")]
     Io(#[from] io::Error),
+    /// There is no link of validators.
+    #[error(transparent)]
+    Link(#[from] LinkStartError),
     /// The counters cannot be made.
     #[error("the metrics cannot start")]
     Metrics(#[from] prometheus::Error),
@@ -134,6 +156,34 @@ pub enum ServerError {
 impl From<RegistryError> for ServerError {
     fn from(error: RegistryError) -> ServerError {
         ServerError::Import(error)
+    }
+}
+
+/// The link of validators before it answers.
+struct Reserved<'a> {
+    settings: &'a QuicSettings,
+    socket: LinkSocket,
+    trust: Arc<Trust>,
+}
+
+impl Reserved<'_> {
+    fn open(settings: &QuicSettings) -> Result<Reserved<'_>, SettingsError> {
+        let trust = Trust::open(PkiDirectory::at(&settings.pki_dir))?;
+        Ok(Reserved { settings, socket: LinkSocket::bind(settings.address)?, trust })
+    }
+
+    fn start(self, gateway: &Arc<Gateway>) -> Result<RunningLink, LinkStartError> {
+        let metrics = Arc::new(LinkMetrics::default());
+        let link = Link {
+            gateway: Arc::clone(gateway),
+            trust: self.trust,
+            fleet: Arc::new(Fleet::new(Arc::clone(&metrics))),
+            budgets: self.settings.budgets,
+            trips: Arc::new(NoTrips),
+            registries: Arc::new(NoRegistries),
+            metrics,
+        };
+        RunningLink::start(Arc::new(link), self.socket, self.settings)
     }
 }
 

@@ -7,7 +7,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`message`], [`request`] | the messages, and which answers which |
-//! | [`frame`], [`wire`] | frames, and messages as bytes |
+//! | [`frame`], [`wire`], [`quick`] | frames, and messages as bytes |
 //! | [`transport`], [`close`] | how both sides set QUIC up, and why a side ends a connection |
 //! | [`client`], [`lane`], [`identity`] | the device's side |
 
@@ -17,6 +17,7 @@ pub mod frame;
 pub mod identity;
 pub mod lane;
 pub mod message;
+pub mod quick;
 pub mod request;
 pub mod transport;
 pub mod wire;

@@ -186,6 +186,19 @@ pub fn outcome(answer: &CheckAnswer) -> Outcome {
     }
 }
 
+/// The code of D0 A7, 0 for a granted benefit.
+pub fn code_of(answer: &CheckAnswer) -> u8 {
+    match answer {
+        CheckAnswer::Granted(_) => 0,
+        CheckAnswer::Refused(Refusal::NoBenefit) => 1,
+        CheckAnswer::Refused(Refusal::HolderNotFound) => 2,
+        CheckAnswer::Refused(Refusal::CardInactive) => 5,
+        CheckAnswer::Unavailable => 6,
+        CheckAnswer::Refused(Refusal::OrganizationUnknown) => 7,
+        CheckAnswer::Refused(Refusal::ServiceUnknown) => 8,
+    }
+}
+
 /// Appends the answer, with `lesser` benefits behind the granted one, and without its closing brace, so
 /// that a batch can add to it.
 pub fn write_open(

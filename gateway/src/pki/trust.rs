@@ -252,5 +252,5 @@ fn certificates(path: PathBuf) -> Result<Vec<CertificateDer<'static>>, SettingsE
 }
 
 fn unusable(file: &str, error: &dyn std::fmt::Display) -> SettingsError {
-    SettingsError::new("pki_dir", format!("`{file}` cannot be used: {error}"))
+    SettingsError::new("quic_pki_dir", format!("`{file}` cannot be used: {error}"))
 }

@@ -16,6 +16,7 @@ use engine::ids::PartitionId;
 use engine::limits;
 use ipnet::IpNet;
 
+use crate::link::limits::Budgets;
 use crate::peer::TrustedProxies;
 use crate::rate::Rate;
 use crate::settings::source::Values;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// What opens `/admin/*`; without it they do not exist.
     pub admin_token: Option<AdminToken>,
+    /// The link of validators, where there is one.
+    pub quic: Option<QuicSettings>,
     /// TLS of the public listener.
     pub tls: Option<TlsFiles>,
     /// Registry files to import before the first answer.
@@ -59,6 +62,23 @@ pub struct Settings {
     pub engine: engine::engine::Settings,
     /// When the state is saved.
     pub snapshots: SnapshotSchedule,
+}
+
+/// The link of validators.
+#[derive(Clone, Debug)]
+pub struct QuicSettings {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The directory of its certificates.
+    pub pki_dir: PathBuf,
+    /// Threads.
+    pub workers: usize,
+    /// Connections; more are refused.
+    pub connections_max: usize,
+    /// How long a silent connection is kept.
+    pub idle: Duration,
+    /// What a device may use.
+    pub budgets: Budgets,
 }
 
 /// The bearer token of administration.
@@ -205,14 +225,12 @@ pub fn read(
 }
 
 fn check(values: &Values) -> Result<Settings, SettingsError> {
-    if values.optional("quic", text, "")?.is_some() {
-        return Err(SettingsError::new("quic", "the link of validators is not available yet"));
-    }
     let settings = Settings {
         data_dir: values.required("data_dir", path, "expected a directory")?,
         http: values.required("http", |text| text.parse().ok(), "expected ADDR:PORT")?,
         admin: values.required("admin", |text| text.parse().ok(), "expected ADDR:PORT")?,
         admin_token: values.optional("admin_token", admin_token, "expected printable ASCII")?,
+        quic: quic(values)?,
         tls: tls(values)?,
         import: values.list("import", path, "expected files")?,
         clock: values.required("clock", clock, "expected `system` or `manual:RFC3339`")?,
@@ -239,6 +257,28 @@ fn check(values: &Values) -> Result<Settings, SettingsError> {
         return Err(SettingsError::new("admin", "must differ from `http`"));
     }
     Ok(settings)
+}
+
+fn quic(values: &Values) -> Result<Option<QuicSettings>, SettingsError> {
+    let address = |text: &str| text.parse().ok();
+    let Some(address) = values.optional("quic", address, "expected ADDR:PORT")? else {
+        return Ok(None);
+    };
+    let below_data_dir = || Ok(values.required("data_dir", path, "a directory")?.join("pki"));
+    let pki_dir = values.optional("quic_pki_dir", path, "expected a directory")?;
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    Ok(Some(QuicSettings {
+        address,
+        pki_dir: pki_dir.map_or_else(below_data_dir, Ok)?,
+        workers: values.number_or("quic_workers", cores, 1, 1_024)?,
+        connections_max: values.number("quic_connections_max", 1, 1 << 20)?,
+        idle: Duration::from_millis(values.number("quic_idle_ms", 1_000_u64, 3_600_000)?),
+        budgets: Budgets {
+            in_flight_max: values.number("quic_in_flight_max", 1, 65_536)?,
+            messages_per_second: values.number("quic_messages_per_second", 0, 1_000_000)?,
+            messages_burst: values.number("quic_messages_burst", 1, 1_000_000)?,
+        },
+    }))
 }
 
 fn tls(values: &Values) -> Result<Option<TlsFiles>, SettingsError> {
@@ -399,7 +439,8 @@ mod tests {
         check(&["--http", "127.0.0.1:1", "--admin", "127.0.0.1:1"], "admin");
         check(&["--http", "192.0.2.1:1", "--admin", "192.0.2.1:2"], "admin");
         check(&["--clock", "manual:yesterday"], "clock");
-        check(&["--quic", "127.0.0.1:1"], "quic");
+        check(&["--quic", "nowhere"], "quic");
+        check(&["--quic", "127.0.0.1:1", "--quic-workers", "0"], "quic_workers");
         check(&["--tls-certificate", "a"], "tls_key");
         check(&["--tls-key", "a"], "tls_certificate");
         check(&["--workers", "0"], "workers");

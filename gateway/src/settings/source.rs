@@ -34,7 +34,19 @@ const SETTINGS: &[Setting] = settings! {
     "http" "http" "ELIGO_HTTP" Some("127.0.0.1:8080"), "public address, ADDR:PORT";
     "admin" "admin" "ELIGO_ADMIN" Some("127.0.0.1:8081"), "administration address, ADDR:PORT";
     "admin_token" "admin-token" "ELIGO_ADMIN_TOKEN" None, "bearer token of /admin/*, off without";
-    "quic" "quic" "ELIGO_QUIC" None, "reserved for the link of validators";
+    "quic" "quic" "ELIGO_QUIC" None, "address of the validators' link, ADDR:PORT; off without";
+    "quic_pki_dir" "quic-pki-dir" "ELIGO_QUIC_PKI_DIR" None,
+        "certificates of `eligo pki`; `pki` below the data directory without";
+    "quic_workers" "quic-workers" "ELIGO_QUIC_WORKERS" None, "link threads; one a core without";
+    "quic_connections_max" "quic-connections-max" "ELIGO_QUIC_CONNECTIONS_MAX" Some("50000"),
+        "connected validators";
+    "quic_idle_ms" "quic-idle-ms" "ELIGO_QUIC_IDLE_MS" Some("60000"), "silent validator";
+    "quic_in_flight_max" "quic-in-flight-max" "ELIGO_QUIC_IN_FLIGHT_MAX" Some("256"),
+        "requests of a validator that wait for answers";
+    "quic_messages_per_second" "quic-messages-per-second" "ELIGO_QUIC_MESSAGES_PER_SECOND"
+        Some("200"), "messages of a validator; 0: no limit";
+    "quic_messages_burst" "quic-messages-burst" "ELIGO_QUIC_MESSAGES_BURST" Some("2000"),
+        "the same at once";
     "tls_certificate" "tls-certificate" "ELIGO_TLS_CERTIFICATE" None, "PEM chain; turns TLS on";
     "tls_key" "tls-key" "ELIGO_TLS_KEY" None, "PEM private key of the certificate";
     "import" "import" "ELIGO_IMPORT" None, "registry files to import before answering";

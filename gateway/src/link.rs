@@ -1,0 +1,68 @@
+//! The validators' link: QUIC, mutual TLS, messages of `validator::link`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`server`] | socket, threads, which connections are let in, the end |
+//! | [`connection`] | the life of one connection: certificate, hello, streams, pushes |
+//! | [`stream`], [`batch`] | what arrived on a stream is read, answered and written together |
+//! | [`settle`], [`jobs`] | answers that come later |
+//! | [`session`], [`budget`] | what a connection is allowed, and what it has used of it |
+//! | [`fleet`] | who is connected; pushes to everybody; refusals of who was revoked |
+//! | [`ports`] | trips and holder registries, which others provide |
+//! | [`metrics`], [`limits`] | figures and limits |
+//!
+//! # A check
+//! A task a stream reads all frames that are there, answers their checks together on the spot
+//! ([`engine::engine::Engine::check_all`]) and writes all answers at once. Confirms and cancels are
+//! handed to their shards; their answers are posted to the stream and written when they come, many at
+//! a time and in any order, while it goes on reading.
+//!
+//! # Who is served
+//! The certificate names the terminal ([`crate::pki::trust`]); the registry says whose it is and
+//! whether it is active, at the hello and again for everything that arrives. A terminal has one
+//! connection: a new one ends the one before.
+//!
+//! # Early data
+//! Behind a resumed session a device may ask before the handshake is complete. Only what changes
+//! nothing is answered then: hello, ping, check and registry pull. Each session is resumed once, so
+//! early data that somebody repeats is not accepted at all.
+
+use std::sync::Arc;
+
+use crate::gateway::Gateway;
+use crate::link::fleet::Fleet;
+use crate::link::limits::Budgets;
+use crate::link::metrics::LinkMetrics;
+use crate::link::ports::{Registries, TripIntake};
+use crate::pki::trust::Trust;
+
+pub mod batch;
+pub mod budget;
+pub mod connection;
+pub mod fleet;
+pub mod jobs;
+pub mod limits;
+pub mod metrics;
+pub mod ports;
+pub mod server;
+pub mod session;
+pub mod settle;
+pub mod stream;
+
+/// What every connection works with.
+pub struct Link {
+    /// The engine, its clock and the choices that HTTP has too.
+    pub gateway: Arc<Gateway>,
+    /// Whose certificates count.
+    pub trust: Arc<Trust>,
+    /// Who is connected.
+    pub fleet: Arc<Fleet>,
+    /// What a device may use.
+    pub budgets: Budgets,
+    /// Takes reported trips.
+    pub trips: Arc<dyn TripIntake>,
+    /// Gives out holder registries.
+    pub registries: Arc<dyn Registries>,
+    /// The counters.
+    pub metrics: Arc<LinkMetrics>,
+}

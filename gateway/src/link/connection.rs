@@ -1,0 +1,217 @@
+//! The life of one connection: handshake, certificate, streams, pushes, end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quinn::{Connection, ConnectionError, Incoming, SendStream, ZeroRttAccepted};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use validator::link::close::CloseCode;
+
+use crate::link::Link;
+use crate::link::fleet::Member;
+use crate::link::limits::{HANDSHAKE_TIMEOUT, PUSHES_WAITING_MAX, WRITE_TIMEOUT};
+use crate::link::metrics::Refused;
+use crate::link::session::Session;
+use crate::link::stream;
+use crate::pki::trust::Distrust;
+
+/// How often a connection that is to end looks whether everything is answered.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
+/// How long the last answers have to reach the device.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// The first TLS alert among the errors of QUIC.
+const TLS_ALERTS: u64 = 0x100;
+
+/// Until when answers may be given once the server stops; nothing while it runs.
+pub type Stopping = watch::Receiver<Option<Instant>>;
+
+/// Serves a connection to its end; `permit` is that of the handshake.
+pub async fn serve(
+    link: Arc<Link>,
+    incoming: Incoming,
+    permit: OwnedSemaphorePermit,
+    stopping: Stopping,
+) {
+    match Guest::receive(&link, incoming).await {
+        Ok((guest, complete)) => {
+            link.metrics.let_in(complete.is_some());
+            guest.run(complete, permit, stopping).await;
+        }
+        Err(why) => link.metrics.refused(why),
+    }
+}
+
+/// A device whose certificate was accepted.
+struct Guest {
+    session: Arc<Session>,
+    chain: Vec<CertificateDer<'static>>,
+    queue: mpsc::Receiver<Bytes>,
+    pushing: Option<SendStream>,
+}
+
+impl Guest {
+    /// Judges who is there. The certificate of a resumed session is known before the handshake is
+    /// complete, which the future that comes back tells.
+    async fn receive(
+        link: &Arc<Link>,
+        incoming: Incoming,
+    ) -> Result<(Guest, Option<ZeroRttAccepted>), Refused> {
+        let connecting = incoming.accept().map_err(|_| Refused::Unfinished)?;
+        // On this side there is a connection before the handshake is complete.
+        let (connection, complete) = connecting.into_0rtt().map_err(|_| Refused::Unfinished)?;
+        let (chain, complete) = match certificates(&connection) {
+            Some(chain) => (chain, Some(complete)),
+            None => (shake_hands(&connection, complete).await?, None),
+        };
+        let refused = |why: Refused| {
+            connection.close(CloseCode::Refused.into(), b"");
+            why
+        };
+        let device =
+            link.trust.device(&chain, UnixTime::now()).map_err(|why| refused(why.into()))?;
+        let (pushes, queue) = mpsc::channel(PUSHES_WAITING_MAX);
+        let session = Session::new(Arc::clone(link), device, connection.clone(), pushes);
+        if session.admission(&link.gateway.engine.registry()).is_none() {
+            return Err(refused(Refused::Inactive));
+        }
+        Ok((Guest { session: Arc::new(session), chain, queue, pushing: None }, complete))
+    }
+
+    /// Serves the device until it or the server ends the connection.
+    async fn run(
+        mut self,
+        complete: Option<ZeroRttAccepted>,
+        permit: OwnedSemaphorePermit,
+        mut stopping: Stopping,
+    ) {
+        let session = Arc::clone(&self.session);
+        let mut permit = Some(permit);
+        let mut member = None;
+        let mut complete = std::pin::pin!(finished(complete));
+        let mut silence = std::pin::pin!(sleep(HANDSHAKE_TIMEOUT));
+        loop {
+            tokio::select! {
+                stream = session.connection.accept_bi() => match stream {
+                    Ok((send, receive)) => {
+                        tokio::spawn(stream::serve(Arc::clone(&session), send, receive));
+                    }
+                    Err(_ended) => break,
+                },
+                () = &mut complete, if permit.is_some() => {
+                    permit = None;
+                    session.prove();
+                    member = Some(self.enter());
+                }
+                frame = self.queue.recv() => {
+                    if let Some(frame) = frame && self.push(frame).await.is_err() {
+                        session.close(CloseCode::NotReading);
+                    }
+                }
+                () = &mut silence, if permit.is_some() || !session.is_greeted() => {
+                    session.close(CloseCode::HelloMissing);
+                }
+                Ok(()) = stopping.changed() => {
+                    let until = *stopping.borrow_and_update();
+                    drain(&session, until).await;
+                }
+            }
+        }
+        if let Some(member) = member {
+            session.link.fleet.leave(&member);
+        }
+    }
+
+    fn enter(&mut self) -> Arc<Member> {
+        let member = Arc::new(Member {
+            device: self.session.device,
+            connection: self.session.connection.clone(),
+            chain: std::mem::take(&mut self.chain),
+            pushes: self.session.pushes.clone(),
+        });
+        self.session.link.fleet.enter(Arc::clone(&member));
+        member
+    }
+
+    /// Writes all frames that wait.
+    async fn push(&mut self, first: Bytes) -> Result<(), NotReading> {
+        let mut frames = BytesMut::from(&*first);
+        while let Ok(frame) = self.queue.try_recv() {
+            frames.extend_from_slice(&frame);
+        }
+        let write = async {
+            let stream = match &mut self.pushing {
+                Some(stream) => stream,
+                None => {
+                    let opened = self.session.connection.open_uni().await;
+                    self.pushing.insert(opened.map_err(|_| NotReading)?)
+                }
+            };
+            stream.write_all(&frames).await.map_err(|_| NotReading)
+        };
+        timeout(WRITE_TIMEOUT, write).await.unwrap_or(Err(NotReading))
+    }
+}
+
+impl From<Distrust> for Refused {
+    fn from(distrust: Distrust) -> Refused {
+        match distrust {
+            Distrust::Expired => Refused::Expired,
+            Distrust::Revoked => Refused::Revoked,
+            Distrust::Unknown => Refused::Unknown,
+        }
+    }
+}
+
+/// The device does not take what it is sent.
+struct NotReading;
+
+async fn finished(complete: Option<ZeroRttAccepted>) {
+    if let Some(complete) = complete {
+        // On this side it is true, or the connection is lost.
+        let _accepted = complete.await;
+    }
+}
+
+/// Waits for the end of a full handshake.
+async fn shake_hands(
+    connection: &Connection,
+    complete: ZeroRttAccepted,
+) -> Result<Vec<CertificateDer<'static>>, Refused> {
+    let ended = timeout(HANDSHAKE_TIMEOUT, complete).await;
+    match connection.close_reason() {
+        Some(reason) => Err(why_refused(&reason)),
+        None if ended.is_err() => {
+            connection.close(CloseCode::HelloMissing.into(), b"");
+            Err(Refused::Unfinished)
+        }
+        None => certificates(connection).ok_or(Refused::Unknown),
+    }
+}
+
+fn certificates(connection: &Connection) -> Option<Vec<CertificateDer<'static>>> {
+    connection.peer_identity()?.downcast().ok().map(|chain| *chain)
+}
+
+/// The cause in the alert that our side has sent.
+fn why_refused(reason: &ConnectionError) -> Refused {
+    let ConnectionError::TransportError(error) = reason else { return Refused::Unfinished };
+    match u64::from(error.code).checked_sub(TLS_ALERTS) {
+        Some(44) => Refused::Revoked,
+        Some(45) => Refused::Expired,
+        Some(42 | 43 | 46 | 48 | 51 | 116) => Refused::Unknown,
+        _ => Refused::Unfinished,
+    }
+}
+
+/// Lets the device have the answers that it waits for, then ends the connection.
+async fn drain(session: &Session, until: Option<Instant>) {
+    let until = until.unwrap_or_else(Instant::now);
+    while session.is_busy() && Instant::now() < until {
+        sleep(DRAIN_STEP).await;
+    }
+    sleep((2 * session.connection.rtt()).min(LAST_ANSWERS)).await;
+    session.close(CloseCode::Draining);
+}

@@ -1,0 +1,137 @@
+//! Who is connected: one connection a terminal.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use engine::ids::TerminalId;
+use quinn::Connection;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::Sender;
+use validator::link::close::CloseCode;
+use validator::link::message::BlockPush;
+use validator::link::wire;
+
+use crate::link::limits::{JUDGED_AGAIN, PULLS_OF_FLEET_MAX, TRIP_BATCHES_OF_FLEET_MAX};
+use crate::link::metrics::LinkMetrics;
+use crate::pki::trust::{Device, Trust};
+
+/// Who is connected.
+#[derive(Debug)]
+pub struct Fleet {
+    members: DashMap<TerminalId, Arc<Member>, foldhash::fast::FixedState>,
+    /// Bytes of incomplete frames of all devices.
+    pub bytes: AtomicUsize,
+    /// Permits for batches of trips.
+    pub trip_batches: Semaphore,
+    /// Permits for registries on their way.
+    pub pulls: Semaphore,
+    metrics: Arc<LinkMetrics>,
+}
+
+/// A connected device.
+#[derive(Debug)]
+pub struct Member {
+    /// Who it is.
+    pub device: Device,
+    /// Its connection.
+    pub connection: Connection,
+    /// The certificate that it showed.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Frames to push to it.
+    pub pushes: Sender<Bytes>,
+}
+
+impl Fleet {
+    /// Nobody is connected yet.
+    pub fn new(metrics: Arc<LinkMetrics>) -> Fleet {
+        Fleet {
+            members: DashMap::default(),
+            bytes: AtomicUsize::new(0),
+            trip_batches: Semaphore::new(TRIP_BATCHES_OF_FLEET_MAX),
+            pulls: Semaphore::new(PULLS_OF_FLEET_MAX),
+            metrics,
+        }
+    }
+
+    /// Lets a device in; the connection that its terminal had before ends.
+    pub fn enter(&self, member: Arc<Member>) {
+        let before = self.members.insert(member.device.terminal, member);
+        if let Some(before) = before {
+            self.metrics.superseded();
+            before.close(CloseCode::Superseded);
+        }
+    }
+
+    /// Notes that a connection has ended.
+    pub fn leave(&self, member: &Arc<Member>) {
+        self.members.remove_if(&member.device.terminal, |_, known| Arc::ptr_eq(known, member));
+    }
+
+    /// Pushes a block to every connected device; returns to how many. Never waits: who has not read
+    /// the pushes before is disconnected.
+    pub fn push(&self, block: &BlockPush) -> usize {
+        let frame = push_frame(block);
+        let mut count = 0;
+        for member in &self.members {
+            count += usize::from(member.push(frame.clone()));
+        }
+        self.metrics.pushed(u64::try_from(count).unwrap_or(u64::MAX));
+        count
+    }
+
+    /// How many devices are connected.
+    pub fn count(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Disconnects devices whose certificate was revoked.
+    pub fn close_revoked(&self, trust: &Trust) {
+        for member in &self.members {
+            if trust.is_revoked(member.device.serial) {
+                member.close(CloseCode::Refused);
+            }
+        }
+    }
+
+    /// Judges the certificates of some connected devices again and disconnects those whose time is
+    /// over; `turn` holds who is next.
+    pub fn judge_again(&self, trust: &Trust, turn: &mut VecDeque<TerminalId>) {
+        if turn.is_empty() {
+            turn.extend(self.members.iter().map(|member| *member.key()));
+        }
+        for _ in 0..JUDGED_AGAIN {
+            let Some(terminal) = turn.pop_front() else { return };
+            let member = self.members.get(&terminal).map(|member| Arc::clone(&member));
+            let Some(member) = member else { continue };
+            if trust.device(&member.chain, UnixTime::now()).is_err() {
+                member.close(CloseCode::Refused);
+            }
+        }
+    }
+}
+
+impl Member {
+    /// Pushes a frame; false where the device has not read those before.
+    pub fn push(&self, frame: Bytes) -> bool {
+        let pushed = self.pushes.try_send(frame).is_ok();
+        if !pushed {
+            self.close(CloseCode::NotReading);
+        }
+        pushed
+    }
+
+    fn close(&self, code: CloseCode) {
+        self.connection.close(code.into(), b"");
+    }
+}
+
+/// A block in its frame.
+pub fn push_frame(block: &BlockPush) -> Bytes {
+    let mut frame = Vec::new();
+    wire::push(&mut frame, 0, 0, block);
+    frame.into()
+}

@@ -1,0 +1,150 @@
+//! What a connection is allowed, and what it has used of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use engine::directory::ApiType;
+use engine::ids::OrganizationId;
+use engine::registry::Registry;
+use quinn::Connection;
+use tokio::sync::mpsc::Sender;
+use validator::link::close::CloseCode;
+
+use crate::link::Link;
+use crate::link::budget::MessageBudget;
+use crate::link::limits::{DEVICE_BYTES_MAX, FLEET_BYTES_MAX, TRIP_BATCHES_MAX};
+use crate::pki::trust::Device;
+
+/// One connection of a known device, shared by the tasks of its streams.
+pub struct Session {
+    /// What every connection works with.
+    pub link: Arc<Link>,
+    /// Who speaks.
+    pub device: Device,
+    /// The connection.
+    pub connection: Connection,
+    /// How many messages it may still send.
+    pub messages: MessageBudget,
+    /// Frames to push to the device.
+    pub pushes: Sender<Bytes>,
+    greeted: AtomicBool,
+    proven: AtomicBool,
+    in_flight: AtomicU32,
+    trip_batches: AtomicU32,
+    bytes: AtomicUsize,
+}
+
+/// Whose terminal speaks, and what the organization is.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    /// The organization of the terminal.
+    pub organization: OrganizationId,
+    /// How it is connected over HTTP, which tells what a check means for it.
+    pub api_type: Option<ApiType>,
+}
+
+impl Session {
+    /// A session that has not said hello, whose handshake may still go on.
+    pub fn new(
+        link: Arc<Link>,
+        device: Device,
+        connection: Connection,
+        pushes: Sender<Bytes>,
+    ) -> Session {
+        let budgets = link.budgets;
+        Session {
+            link,
+            device,
+            connection,
+            messages: MessageBudget::new(budgets.messages_per_second, budgets.messages_burst),
+            pushes,
+            greeted: AtomicBool::new(false),
+            proven: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            trip_batches: AtomicU32::new(0),
+            bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// Whether the device has said hello.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted.load(Ordering::Acquire)
+    }
+
+    /// Notes the hello.
+    pub fn greet(&self) {
+        self.greeted.store(true, Ordering::Release);
+    }
+
+    /// Whether the handshake is complete; until then everything may be a repetition.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Acquire)
+    }
+
+    /// Notes that the handshake is complete.
+    pub fn prove(&self) {
+        self.proven.store(true, Ordering::Release);
+    }
+
+    /// Whether requests wait for their answers.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// Takes a place for a request that is answered later, if there is one.
+    pub fn take_place(&self) -> bool {
+        take(&self.in_flight, self.link.budgets.in_flight_max)
+    }
+
+    /// Gives places back.
+    pub fn give_back(&self, places: u32) {
+        self.in_flight.fetch_sub(places, Ordering::AcqRel);
+    }
+
+    /// Takes a place for a batch of trips, if there is one.
+    pub fn take_trip_batch(&self) -> bool {
+        take(&self.trip_batches, TRIP_BATCHES_MAX)
+    }
+
+    /// Gives it back.
+    pub fn give_back_trip_batch(&self) {
+        self.trip_batches.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Notes that a stream keeps `after` bytes of an incomplete frame instead of `before`; false
+    /// where that is too much.
+    pub fn keep_bytes(&self, before: usize, after: usize) -> bool {
+        let fleet = &self.link.fleet.bytes;
+        if after <= before {
+            self.bytes.fetch_sub(before - after, Ordering::Relaxed);
+            fleet.fetch_sub(before - after, Ordering::Relaxed);
+            return true;
+        }
+        let more = after - before;
+        let of_device = self.bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        let of_fleet = fleet.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        of_device <= DEVICE_BYTES_MAX && of_fleet <= FLEET_BYTES_MAX
+    }
+
+    /// Whose terminal this is in `registry`; nothing where it may not be used.
+    pub fn admission(&self, registry: &Registry) -> Option<Admission> {
+        let directory = registry.directory();
+        let terminal = directory.terminal(self.device.terminal).filter(|known| known.active)?;
+        let organization = directory.organization(terminal.organization)?;
+        organization.serves().then(|| Admission {
+            organization: terminal.organization,
+            api_type: organization.connection.api_type(),
+        })
+    }
+
+    /// Ends the connection.
+    pub fn close(&self, code: CloseCode) {
+        self.connection.close(code.into(), b"");
+    }
+}
+
+fn take(count: &AtomicU32, max: u32) -> bool {
+    let one_more = |count: u32| (count < max).then_some(count + 1);
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+}
