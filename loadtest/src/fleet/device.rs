@@ -342,7 +342,11 @@ impl Device {
             match lane.ask(&TripBatch { trips }, UPLOAD).await {
                 Ok(answer) => {
                     let repeated = self.shared.habits.repeated;
-                    self.ledger().settle(&answer.results, || numbers.fraction() < repeated);
+                    let is_taken =
+                        self.ledger().settle(&answer.results, || numbers.fraction() < repeated);
+                    if !is_taken {
+                        return Ok(());
+                    }
                 }
                 Err(AskError::Failed(_) | AskError::TimedOut) => {
                     self.ledger().put_back();

@@ -95,13 +95,16 @@ impl Ledger {
         }
     }
 
-    /// The answers to the trips under way. `repeats` says whether a trip is sent once more.
-    pub fn settle(&mut self, results: &[TripResult], mut repeats: impl FnMut() -> bool) {
+    /// The answers to the trips under way; whether more may be sent at once. `repeats` says whether
+    /// a trip is sent once more.
+    pub fn settle(&mut self, results: &[TripResult], mut repeats: impl FnMut() -> bool) -> bool {
         if results.len() != self.under_way.len() {
             let (came, sent) = (results.len(), self.under_way.len());
             self.wrong(|| format!("{came} results came for {sent} trips"));
-            return self.put_back();
+            self.put_back();
+            return false;
         }
+        let put_off = self.figures.put_off;
         for (entry, result) in std::mem::take(&mut self.under_way).into_iter().zip(results) {
             if result.status == TripStatus::Unavailable {
                 self.figures.put_off += 1;
@@ -114,6 +117,7 @@ impl Ledger {
                 self.waiting.push_back(Entry { is_answered: true, ..entry });
             }
         }
+        self.figures.put_off == put_off
     }
 
     /// Whether nothing waits.
