@@ -1,5 +1,5 @@
-//! The administration listener: health, readiness, metrics, imports, snapshots and the
-//! manual clock.
+//! The administration listener: health, readiness, metrics, imports, snapshots, registries for
+//! validators and the manual clock.
 //!
 //! It is meant for the machine itself. `/admin/*` does not exist without a configured token.
 
@@ -28,6 +28,8 @@ use crate::body::{self, Unread};
 use crate::clock::ManualClock;
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
+use crate::kit::registries::BuildReport;
+use crate::kit::schedule::Builds;
 use crate::link::Link;
 use crate::node::chain;
 use crate::pki::Serial;
@@ -56,6 +58,8 @@ pub struct Administration {
     pub import_bytes_max: u64,
     /// Orders snapshots.
     pub snapshots: Snapshots,
+    /// Orders registries for validators.
+    pub builds: Builds,
     /// One permit: imports come one after another, the next one is refused.
     pub imports: Semaphore,
 }
@@ -83,6 +87,7 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
             Ok(body) => Answer::AfterBody(admin.set_clock(&body)),
             Err(error) => Answer::BeforeBody(error.response()),
         },
+        Ok("/admin/registry") => Answer::BeforeBody(admin.build_registries().await),
         Ok("/admin/revoke") => match body::read(headers, &mut payload, bytes_max, patience).await {
             Ok(body) => Answer::AfterBody(admin.revoke(&body).await),
             Err(error) => Answer::BeforeBody(error.response()),
@@ -112,7 +117,9 @@ impl Administration {
         let path = request.path();
         let allowed = match path {
             "/healthz" | "/readyz" | "/metrics" => Method::GET,
-            "/admin/import" | "/admin/snapshot" if self.token.is_some() => Method::POST,
+            "/admin/import" | "/admin/registry" | "/admin/snapshot" if self.token.is_some() => {
+                Method::POST
+            }
             "/admin/revoke" if self.token.is_some() && self.link.is_some() => Method::POST,
             "/admin/clock" if self.token.is_some() && self.manual_clock.is_some() => Method::POST,
             _ => return Err(ApiError::PathNotFound),
@@ -142,6 +149,20 @@ impl Administration {
         }
     }
 
+    async fn build_registries(&self) -> HttpResponse {
+        let Some(report) = self.builds.build().await else {
+            return ApiError::Unavailable.response();
+        };
+        let BuildReport { version, organizations, entries, milliseconds, .. } = report;
+        let report = json!({
+            "version": version,
+            "organizations": organizations,
+            "entries": entries,
+            "milliseconds": milliseconds,
+        });
+        answer(StatusCode::OK, report)
+    }
+
     fn knows(&self, presented: Option<&[u8]>) -> bool {
         let (Some(AdminToken(token)), Some(presented)) = (&self.token, presented) else {
             return false;
@@ -154,7 +175,9 @@ impl Administration {
     fn metrics(&self) -> HttpResponse {
         let gateway = &self.gateway;
         let (status, journal) = (gateway.engine.status(), gateway.journal.stats());
-        match gateway.metrics.print(&status, &journal, gateway.clock.now()) {
+        let now = gateway.clock.now();
+        let kit = gateway.registries.status(now);
+        match gateway.metrics.print(&status, &journal, &kit, now) {
             Ok(mut text) => {
                 if let Some(link) = &self.link {
                     link.metrics.print(link.fleet.count(), &mut text);

@@ -8,6 +8,7 @@ use engine::engine::Engine;
 use snapshots::journal::EmbeddedJournal;
 use tokio::sync::Semaphore;
 
+use crate::kit::registries::Registries;
 use crate::metrics::Metrics;
 use crate::peer::TrustedProxies;
 use crate::rate::RateLimits;
@@ -41,6 +42,8 @@ pub struct Gateway {
     pub history_calls: Semaphore,
     /// The public documents.
     pub documents: Documents,
+    /// The registries of validators, and what signs tickets.
+    pub registries: Arc<Registries>,
 }
 
 /// Documents that stay the same while a server runs.

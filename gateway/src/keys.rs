@@ -28,6 +28,8 @@ pub struct KeyRing {
     pub engine: Keys,
     /// Keys the cache of verified tokens and the generation of credentials.
     pub tokens: [u8; 16],
+    /// Makes the key that signs holder registries and tickets.
+    pub kit_seed: [u8; 32],
     /// Signs tokens: RSA-2048, PKCS #8 in PEM.
     pub signing_pem: String,
 }
@@ -81,6 +83,9 @@ struct StoredKeys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     card_key: Option<String>,
     secret_key: String,
+    /// Absent in files from before validators: derived from the secret key then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kit_key: Option<String>,
     token_key: String,
     signing_key: String,
 }
@@ -100,8 +105,17 @@ fn read(file: File) -> Result<KeyRing, KeysError> {
     if let Some(card_key) = &stored.card_key {
         identifiers = identifiers.with_cards(CardKey::new(bytes(card_key)?));
     }
-    let engine = Keys { identifiers, secrets: SecretKey::new(bytes(&stored.secret_key)?) };
-    Ok(KeyRing { engine, tokens: bytes(&stored.token_key)?, signing_pem: stored.signing_key })
+    let secret = bytes(&stored.secret_key)?;
+    let kit = match &stored.kit_key {
+        Some(seed) => bytes(seed)?,
+        None => blake3::derive_key("eligo 2025 signer of holder registries and tickets", &secret),
+    };
+    Ok(KeyRing {
+        engine: Keys { identifiers, secrets: SecretKey::new(secret) },
+        tokens: bytes(&stored.token_key)?,
+        kit_seed: kit,
+        signing_pem: stored.signing_key,
+    })
 }
 
 fn create(data_dir: &Path, path: &Path) -> Result<(), KeysError> {
@@ -112,6 +126,7 @@ fn create(data_dir: &Path, path: &Path) -> Result<(), KeysError> {
         identifier_key: BASE64.encode(random::<16>()?),
         card_key: Some(BASE64.encode(random::<16>()?)),
         secret_key: BASE64.encode(random::<32>()?),
+        kit_key: Some(BASE64.encode(random::<32>()?)),
         token_key: BASE64.encode(random::<16>()?),
         signing_key: pem(signing_key.as_ref()),
     };
@@ -177,14 +192,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_card_key_finds_cards_as_before() {
+    fn a_file_from_before_validators_finds_cards_and_signs() {
         let data_dir = tempfile::tempdir().unwrap();
         let split = KeyRing::open(data_dir.path()).unwrap().engine.identifiers;
         let path = data_dir.path().join(FILE_NAME);
         let text = fs::read_to_string(&path).unwrap();
-        let old: Vec<&str> = text.lines().filter(|line| !line.starts_with("card_key")).collect();
+        let old: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with("card_key") && !line.starts_with("kit_key"))
+            .collect();
         fs::write(&path, old.join("\n")).unwrap();
-        let one = KeyRing::open(data_dir.path()).unwrap().engine.identifiers;
+        let [ring, again] = [(); 2].map(|()| KeyRing::open(data_dir.path()).unwrap());
+        assert_eq!(ring.kit_seed, again.kit_seed);
+        let one = ring.engine.identifiers;
         assert_eq!(one.snils("11223344595"), split.snils("11223344595"));
         assert_ne!(one.client_code("AAABBBCCC"), split.client_code("AAABBBCCC"));
         let stored: StoredKeys = toml::from_str(&text).unwrap();

@@ -8,7 +8,7 @@
 //! together from a [`node`] (keys, storage, engine) and runs it. A request of the public listener
 //! goes through [`api`]: token ([`tokens`]), address ([`peer`]), rights, body ([`body`]), method. Its
 //! errors are those of the one table in [`errors`]. [`connect`] gives out tokens, [`admin`] is the
-//! other listener.
+//! other listener, [`kit`] what validators need when they are offline.
 
 pub mod admin;
 pub mod api;
@@ -24,6 +24,7 @@ mod fixture;
 pub mod gateway;
 pub mod generator;
 pub mod keys;
+pub mod kit;
 pub mod link;
 pub mod logging;
 pub mod metrics;

@@ -8,7 +8,7 @@
 //! | [`settle`], [`jobs`] | answers that come later |
 //! | [`session`], [`budget`] | what a connection is allowed, and what it has used of it |
 //! | [`fleet`] | who is connected; pushes to everybody; refusals of who was revoked |
-//! | [`ports`] | trips and holder registries, which others provide |
+//! | [`ports`], [`kit`] | trips and holder registries, which others provide |
 //! | [`metrics`], [`limits`] | figures and limits |
 //!
 //! # A check
@@ -41,6 +41,7 @@ pub mod budget;
 pub mod connection;
 pub mod fleet;
 pub mod jobs;
+pub mod kit;
 pub mod limits;
 pub mod metrics;
 pub mod ports;

@@ -15,6 +15,8 @@ use prometheus::{
 use snapshots::stats::JournalStats;
 
 use crate::errors::ApiError;
+use crate::kit::metrics::KitMetrics;
+use crate::kit::registries::KitStatus;
 
 /// What was called.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +35,8 @@ pub enum Call {
     PublicKeys,
     /// `/api/GetOrganizationServices`
     Services,
+    /// `/api/v2/tickets`
+    Tickets,
     /// `/connect/token`
     Token,
     /// `/api/GetTransactions`
@@ -42,7 +46,7 @@ pub enum Call {
 }
 
 impl Call {
-    const ALL: [Call; 10] = [
+    const ALL: [Call; 11] = [
         Call::Cancel,
         Call::Check,
         Call::Checks,
@@ -50,6 +54,7 @@ impl Call {
         Call::Discovery,
         Call::PublicKeys,
         Call::Services,
+        Call::Tickets,
         Call::Token,
         Call::Transactions,
         Call::Unknown,
@@ -64,6 +69,7 @@ impl Call {
             "/api/GetOrganizationServices" => Call::Services,
             "/api/GetTransactions" => Call::Transactions,
             "/api/v2/checks" => Call::Checks,
+            "/api/v2/tickets" => Call::Tickets,
             "/connect/token" => Call::Token,
             "/.well-known/openid-configuration" => Call::Discovery,
             "/.well-known/jwks.json" => Call::PublicKeys,
@@ -80,6 +86,7 @@ impl Call {
             Call::Discovery => "discovery",
             Call::PublicKeys => "public_keys",
             Call::Services => "services",
+            Call::Tickets => "tickets",
             Call::Token => "token",
             Call::Transactions => "transactions",
             Call::Unknown => "unknown",
@@ -163,6 +170,7 @@ pub struct Metrics {
     fields_ignored: IntCounter,
     type3_confirms: IntCounter,
     engine: EngineMetrics,
+    kit: KitMetrics,
 }
 
 struct CallMetrics {
@@ -221,6 +229,7 @@ impl Metrics {
                 "Confirms by organizations of connection type 3",
             )?,
             engine: EngineMetrics::new(&registry)?,
+            kit: KitMetrics::new(&registry)?,
             calls: calls.into(),
             registry,
         })
@@ -258,8 +267,10 @@ impl Metrics {
         &self,
         status: &EngineStatus,
         journal: &JournalStats,
+        kit: &KitStatus,
         now: Timestamp,
     ) -> Result<String, prometheus::Error> {
+        self.kit.take(kit, now);
         self.engine.take(status, now);
         self.engine.take_journal(journal);
         TextEncoder::new().encode_to_string(&self.registry.gather())

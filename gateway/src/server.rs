@@ -15,16 +15,21 @@ use engine::engine::Engine;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
+use validator::signing::SigningKey;
 
 use crate::admin::{self, Administration};
 use crate::api;
 use crate::clock::ManualClock;
 use crate::connect;
 use crate::gateway::{Documents, Gateway, HISTORY_CALLS_MAX};
+use crate::kit::registries::Registries;
+use crate::kit::schedule::{Schedule, Times};
+use crate::kit::store::Store;
 use crate::link::Link;
 use crate::link::fleet::Fleet;
+use crate::link::kit::KitRegistries;
 use crate::link::metrics::LinkMetrics;
-use crate::link::ports::{NoRegistries, NoTrips};
+use crate::link::ports::NoTrips;
 use crate::link::server::{LinkSocket, LinkStartError, RunningLink};
 use crate::metrics::Metrics;
 use crate::node::{self, Node, NodeError, RegistryError};
@@ -61,6 +66,12 @@ impl Server {
             );
         }
         let gateway = Arc::new(gateway(&settings, &node, http_addr)?);
+        let times = Times {
+            build_at: settings.kit.build_at.clone(),
+            after_import: settings.kit.after_import,
+        };
+        let registries = Arc::clone(&gateway.registries);
+        let schedule = Schedule::start(node.engine.clone(), registries, times)?;
         let upkeep = Upkeep::start(node.engine.clone(), settings.snapshots)?;
         let link = quic.map(|quic| quic.start(&gateway)).transpose()?;
         let administration = Arc::new(Administration {
@@ -71,6 +82,7 @@ impl Server {
             data_dir: settings.data_dir.clone(),
             import_bytes_max: settings.limits.import_bytes_max,
             snapshots: upkeep.snapshots(),
+            builds: schedule.builds(),
             imports: Semaphore::new(1),
         });
         http.listen(settings.limits.backlog)?;
@@ -85,6 +97,7 @@ impl Server {
             manual_clock: node.manual_clock,
             handles,
             upkeep,
+            schedule,
             thread,
         })
     }
@@ -104,6 +117,7 @@ pub struct RunningServer {
     pub manual_clock: Option<Arc<ManualClock>>,
     handles: [ServerHandle; 2],
     upkeep: Upkeep,
+    schedule: Schedule,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -119,6 +133,7 @@ impl RunningServer {
         };
         let (linked, ..) = tokio::join!(link, http.stop(true), admin.stop(true));
         self.upkeep.stop();
+        self.schedule.stop();
         self.engine.stop();
         match self.thread.join() {
             Ok(end) => end.and(linked),
@@ -180,7 +195,7 @@ impl Reserved<'_> {
             fleet: Arc::new(Fleet::new(Arc::clone(&metrics))),
             budgets: self.settings.budgets,
             trips: Arc::new(NoTrips),
-            registries: Arc::new(NoRegistries),
+            registries: Arc::new(KitRegistries::new(gateway)),
             metrics,
         };
         RunningLink::start(Arc::new(link), self.socket, self.settings)
@@ -222,7 +237,15 @@ fn gateway(
         metrics: Metrics::new()?,
         history_calls: Semaphore::new(HISTORY_CALLS_MAX),
         documents,
+        registries: Arc::new(registries(settings, node)?),
     })
+}
+
+fn registries(settings: &Settings, node: &Node) -> Result<Registries, ServerError> {
+    let store = Store::open(&settings.data_dir)?;
+    let key = SigningKey::from_seed(&node.keys.kit_seed);
+    let key = key.ok_or_else(|| io::Error::other("no signing key can be made"))?;
+    Ok(Registries::open(store, key, settings.kit.clone())?)
 }
 
 /// Reserves an address without listening on it yet.

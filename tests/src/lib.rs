@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod calls;
+pub mod devices;
 pub mod fixture;
 pub mod http;
 pub mod memory;
+pub mod relay;
 pub mod seed;
 pub mod server;
 pub mod simulation;

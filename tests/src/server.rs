@@ -43,6 +43,8 @@ pub struct Server {
     pub http: SocketAddr,
     /// The listener of administration.
     pub admin: SocketAddr,
+    /// The link of validators, where there is one.
+    pub quic: Option<SocketAddr>,
 }
 
 impl Server {
@@ -78,7 +80,9 @@ impl Server {
             let field = line.split_whitespace().find_map(|field| field.strip_prefix(&prefix));
             field.unwrap().parse().unwrap()
         };
-        Server { http: address("http"), admin: address("admin"), child, log }
+        let quic = line.split_whitespace().find_map(|field| field.strip_prefix("quic="));
+        let quic = quic.and_then(|text| text.parse().ok());
+        Server { http: address("http"), admin: address("admin"), quic, child, log }
     }
 
     /// A server with fixture "F" and its frozen clock.
@@ -115,7 +119,8 @@ impl Server {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
-    fn administer(&self, path: &str, body: &str) -> Response {
+    /// A call of the administration.
+    pub fn administer(&self, path: &str, body: &str) -> Response {
         let authorization = format!("Authorization: Bearer {ADMIN_TOKEN}");
         Client::connect(self.admin).post(path, &[&authorization], body.as_bytes())
     }

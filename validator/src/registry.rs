@@ -21,7 +21,7 @@
 //! | | 8 | entries |
 //! | | 4 | lists in the dictionary |
 //! | | 4 | bytes of the dictionary |
-//! | dictionary | | lists of rights, ascending, each once; a list is its length (1) and its rights |
+//! | dictionary | | lists of rights, ascending, each once; a list is its length (2) and its rights |
 //! | a right | 4, 4 | service, category |
 //! | | 4, 4 | first and last date, days since 1970-01-01; the least and the greatest number where the right has no such end within the life of the file |
 //! | | 1 | size of the benefit, percent |

@@ -226,7 +226,8 @@ impl Extra {
         !matches!(self.kind, KIND_CARD | KIND_RIGHT)
     }
 
-    fn identifier(&self) -> Option<HolderIdentifier> {
+    /// The identifier, unpacked; none of a card or right.
+    pub fn identifier(&self) -> Option<HolderIdentifier> {
         let card = (self.card != NO_CARD).then_some(self.card);
         let kind = IdentifierKind::from_stored(self.kind)?;
         Some(HolderIdentifier { digest: self.digest(), kind, card })

@@ -32,6 +32,7 @@ pub mod fields;
 pub mod identification;
 pub mod services;
 pub mod settle;
+pub mod tickets;
 pub mod transactions;
 
 /// Who calls, as far as the methods need to know.
@@ -167,6 +168,7 @@ async fn method(
         Call::Checks => batch::answer(gateway, &caller, &body, deadline).await,
         Call::Confirm => settle::confirm(gateway, &caller, &body, deadline).await,
         Call::Services => services::answer(gateway, &caller, &body),
+        Call::Tickets => tickets::answer(gateway, &caller, &body),
         Call::Transactions => transactions::answer(gateway, &caller, &body, deadline).await,
         Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => {
             Err(ApiError::PathNotFound)
@@ -196,7 +198,9 @@ fn admit<'a>(
         return Err(ApiError::IpDenied);
     }
     let granted = match knock.call {
-        Call::Check | Call::Checks | Call::Services => access.scopes.include(Scopes::ACCEPTOR),
+        Call::Check | Call::Checks | Call::Services | Call::Tickets => {
+            access.scopes.include(Scopes::ACCEPTOR)
+        }
         Call::Cancel | Call::Confirm => {
             access.scopes.include(Scopes::ACCEPTOR) && organization.serves()
         }

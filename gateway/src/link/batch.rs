@@ -160,9 +160,9 @@ impl<'a> Batch<'a> {
                 self.start(header, Job::Pull(organization, have))
             }
             Some(Kind::RegistryAck) => {
-                self.admitted()?;
+                let organization = self.admitted()?.organization;
                 let ack: RegistryAck = decode(message)?;
-                self.start(header, Job::Installed(ack))
+                self.start(header, Job::Installed(organization, ack))
             }
             _ => Err(FailureCode::UnknownKind),
         }
@@ -338,6 +338,10 @@ impl<'a> Batch<'a> {
             let _full = session.pushes.try_send(push_frame(&block));
         }
         session.greet();
+        let (registries, terminal) = (Arc::clone(registries), session.device.terminal);
+        let note = move || registries.note(organization, terminal, hello.registry_version);
+        // Nobody waits for the note.
+        drop(tokio::task::spawn_blocking(note));
         Ok(())
     }
 

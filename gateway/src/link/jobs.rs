@@ -33,7 +33,7 @@ pub enum JobAnswer {
 #[derive(Debug)]
 pub enum Job {
     /// A registry was installed.
-    Installed(RegistryAck),
+    Installed(OrganizationId, RegistryAck),
     /// A registry is wanted.
     Pull(OrganizationId, u64),
     /// Trips are reported, still unread.
@@ -57,8 +57,8 @@ impl Errand {
     pub async fn run(self, job: Job) {
         let mut last = Vec::new();
         match job {
-            Job::Installed(ack) => {
-                let code = self.installed(ack).await;
+            Job::Installed(organization, ack) => {
+                let code = self.installed(organization, ack).await;
                 wire::push(&mut last, self.correlation, 0, &Ack { code });
             }
             Job::Pull(organization, have) => {
@@ -77,11 +77,11 @@ impl Errand {
         let _gone = self.answers.send(JobAnswer::Last(last)).await;
     }
 
-    async fn installed(&self, ack: RegistryAck) -> AckCode {
+    async fn installed(&self, organization: OrganizationId, ack: RegistryAck) -> AckCode {
         let registries = Arc::clone(&self.session.link.registries);
         let terminal = self.session.device.terminal;
-        let noted = tokio::task::spawn_blocking(move || registries.installed(terminal, &ack));
-        noted.await.unwrap_or(AckCode::Unavailable)
+        let note = move || registries.installed(organization, terminal, &ack);
+        tokio::task::spawn_blocking(note).await.unwrap_or(AckCode::Unavailable)
     }
 
     async fn trips(

@@ -37,8 +37,16 @@ pub trait Registries: Send + Sync + 'static {
     /// Brings a device from version `have` up to date; may block.
     fn pull(&self, organization: OrganizationId, have: u64) -> io::Result<Delivery>;
 
+    /// Notes which version a terminal says it has; may block.
+    fn note(&self, organization: OrganizationId, terminal: TerminalId, version: u64);
+
     /// Notes that a terminal has installed a version; may block.
-    fn installed(&self, terminal: TerminalId, ack: &RegistryAck) -> AckCode;
+    fn installed(
+        &self,
+        organization: OrganizationId,
+        terminal: TerminalId,
+        ack: &RegistryAck,
+    ) -> AckCode;
 
     /// Blocks that a device with this version does not know of yet.
     fn blocks_since(&self, organization: OrganizationId, version: u64) -> Vec<BlockPush>;
@@ -95,7 +103,14 @@ impl Registries for NoRegistries {
         Ok(Delivery { offer, bytes: Box::new(io::empty()) })
     }
 
-    fn installed(&self, _terminal: TerminalId, _ack: &RegistryAck) -> AckCode {
+    fn note(&self, _organization: OrganizationId, _terminal: TerminalId, _version: u64) {}
+
+    fn installed(
+        &self,
+        _organization: OrganizationId,
+        _terminal: TerminalId,
+        _ack: &RegistryAck,
+    ) -> AckCode {
         AckCode::NotFound
     }
 

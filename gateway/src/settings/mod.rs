@@ -16,6 +16,7 @@ use engine::ids::PartitionId;
 use engine::limits;
 use ipnet::IpNet;
 
+use crate::kit::{self, KitSettings};
 use crate::link::limits::Budgets;
 use crate::peer::TrustedProxies;
 use crate::rate::Rate;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub engine: engine::engine::Settings,
     /// When the state is saved.
     pub snapshots: SnapshotSchedule,
+    /// How holder registries for validators are built and kept.
+    pub kit: KitSettings,
 }
 
 /// The link of validators.
@@ -247,6 +250,7 @@ fn check(values: &Values) -> Result<Settings, SettingsError> {
             every: Duration::from_secs(60 * values.number("snapshot_minutes", 1_u64, 10_080)?),
             records: values.number("snapshot_records", 1_000, u64::MAX)?,
         },
+        kit: kit::settings::read(values)?,
     };
     let (http, admin) = (settings.http, settings.admin);
     let public = admin.ip().is_unspecified() || (admin.ip() == http.ip());

@@ -93,6 +93,22 @@ const SETTINGS: &[Setting] = settings! {
     "snapshot_minutes" "snapshot-minutes" "ELIGO_SNAPSHOT_MINUTES" Some("10"), "between snapshots";
     "snapshot_records" "snapshot-records" "ELIGO_SNAPSHOT_RECORDS" Some("1000000"),
         "records, the same";
+    "registry_build_at" "registry-build-at" "ELIGO_REGISTRY_BUILD_AT" None,
+        "when registries for validators are built, HH:MM in UTC; on demand without";
+    "registry_after_import" "registry-after-import" "ELIGO_REGISTRY_AFTER_IMPORT" Some("no"),
+        "yes: after every import too";
+    "registry_valid_hours" "registry-valid-hours" "ELIGO_REGISTRY_VALID_HOURS" Some("48"),
+        "life of such a registry";
+    "registry_keep_versions" "registry-keep-versions" "ELIGO_REGISTRY_KEEP_VERSIONS" Some("60"),
+        "versions kept to judge trips by";
+    "registry_delta_versions" "registry-delta-versions" "ELIGO_REGISTRY_DELTA_VERSIONS" Some("7"),
+        "versions from which there is a delta";
+    "registry_bytes_max" "registry-bytes-max" "ELIGO_REGISTRY_BYTES_MAX" Some("68719476736"),
+        "bytes of all registries; past it the oldest go";
+    "registry_kinds" "registry-kinds" "ELIGO_REGISTRY_KINDS" Some("transport"),
+        "kinds of services in them";
+    "registry_limited_offline" "registry-limited-offline" "ELIGO_REGISTRY_LIMITED_OFFLINE"
+        Some("deny"), "deny or allow: limited uses without a link";
 };
 
 /// The arguments of a command that takes settings.

@@ -79,6 +79,11 @@ impl Dialer {
         &self.endpoint
     }
 
+    /// What quinn connects with, sessions included.
+    pub fn config(&self) -> &quinn::ClientConfig {
+        &self.config
+    }
+
     /// Connects and says hello.
     pub async fn connect(&self, call: Call<'_>) -> Result<Connected, ConnectError> {
         let until = Instant::now() + call.patience;

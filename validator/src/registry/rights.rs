@@ -9,7 +9,7 @@ use crate::registry::header::Fields;
 /// Lists of a dictionary.
 pub const LISTS_MAX: usize = 1 << 16;
 /// Rights of a list.
-pub const LIST_RIGHTS_MAX: usize = u8::MAX as usize;
+pub const LIST_RIGHTS_MAX: usize = 4_096;
 
 const COMPANION: u8 = 1;
 const LIMITED: u8 = 2;
@@ -125,7 +125,7 @@ impl Dictionary {
         let mut fields = Fields { rest: bytes };
         let mut lists: Vec<Box<[Right]>> = Vec::with_capacity(count);
         for _ in 0..count {
-            let [length] = fields.take()?;
+            let length = u16::from_le_bytes(fields.take()?);
             let list = (0..length).map(|_| Right::read(&mut fields));
             let list = list.collect::<Result<Box<[Right]>, RegistryError>>()?;
             if list.is_empty() || lists.last().is_some_and(|last| *last >= list) {
@@ -143,7 +143,8 @@ impl Dictionary {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for list in &self.lists {
-            bytes.push(u8::try_from(list.len()).unwrap_or(u8::MAX));
+            let length = u16::try_from(list.len()).unwrap_or(u16::MAX);
+            bytes.extend_from_slice(&length.to_le_bytes());
             list.iter().for_each(|right| right.push(&mut bytes));
         }
         bytes

@@ -1,0 +1,87 @@
+//! Holder registries for the link, out of the offline kit.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use engine::calendar::Clock;
+use engine::ids::{OrganizationId, TerminalId};
+use validator::link::message::{AckCode, BlockPush, RegistryAck, RegistryOffer, Rules, Signer};
+
+use crate::gateway::Gateway;
+use crate::kit::registries::Registries;
+use crate::link::ports::{self, Delivery};
+
+/// Seconds between two grants for one card at one stop (catalogue §6.6).
+const PASSBACK_SECONDS: u32 = 420;
+/// A registry that has ended grants nothing.
+const GRACE_HOURS: u32 = 0;
+/// How often a file that vanishes for a newer version is asked for again.
+const PULL_ATTEMPTS: usize = 3;
+
+/// The registries of a deployment.
+pub struct KitRegistries {
+    registries: Arc<Registries>,
+    clock: Arc<dyn Clock>,
+}
+
+impl KitRegistries {
+    /// Those of a server.
+    pub fn new(gateway: &Gateway) -> KitRegistries {
+        let registries = Arc::clone(&gateway.registries);
+        KitRegistries { registries, clock: Arc::clone(&gateway.clock) }
+    }
+}
+
+impl ports::Registries for KitRegistries {
+    fn signers(&self) -> Vec<Signer> {
+        self.registries.signers()
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { passback_seconds: PASSBACK_SECONDS, grace_hours: GRACE_HOURS }
+    }
+
+    fn newest(&self, organization: OrganizationId) -> u64 {
+        self.registries.newest(organization).unwrap_or_default()
+    }
+
+    fn pull(&self, organization: OrganizationId, have: u64) -> io::Result<Delivery> {
+        for _ in 0..PULL_ATTEMPTS {
+            let offer = self.registries.pull(organization, have);
+            let message =
+                RegistryOffer { form: offer.form, version: offer.version, bytes: offer.bytes };
+            let Some(path) = offer.path else {
+                return Ok(Delivery { offer: message, bytes: Box::new(io::empty()) });
+            };
+            match File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return Ok(Delivery { offer: message, bytes: Box::new(opened?) }),
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn note(&self, organization: OrganizationId, terminal: TerminalId, version: u64) {
+        self.registries.note(terminal, organization, version, self.clock.now());
+    }
+
+    fn installed(
+        &self,
+        organization: OrganizationId,
+        terminal: TerminalId,
+        ack: &RegistryAck,
+    ) -> AckCode {
+        let version = (organization, ack.version);
+        let now = self.clock.now();
+        if self.registries.acknowledge(terminal, version, &ack.sha256, now) {
+            AckCode::Done
+        } else {
+            AckCode::Mismatch
+        }
+    }
+
+    fn blocks_since(&self, _organization: OrganizationId, _version: u64) -> Vec<BlockPush> {
+        Vec::new()
+    }
+}

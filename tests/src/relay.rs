@@ -1,0 +1,83 @@
+//! A relay of datagrams between one device and the server, which can hold back what the device
+//! sends once the server has answered.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+
+/// A relay.
+pub struct Relay {
+    /// Where the device finds the server.
+    pub address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    back: Arc<UdpSocket>,
+}
+
+#[derive(Default)]
+struct State {
+    device: Option<SocketAddr>,
+    holds: bool,
+    answered: bool,
+    sent: Vec<Vec<u8>>,
+    held: Vec<Vec<u8>>,
+}
+
+impl Relay {
+    /// Relays to `server`.
+    pub fn to(server: SocketAddr) -> Relay {
+        let front = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        let back = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+        back.connect(server).unwrap();
+        let state = Arc::<Mutex<State>>::default();
+        let relay = Relay {
+            address: front.local_addr().unwrap(),
+            state: Arc::clone(&state),
+            back: Arc::clone(&back),
+        };
+        let (to_server, from_device) = (Arc::clone(&back), Arc::clone(&front));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            while let Ok((length, device)) = from_device.recv_from(&mut buffer) {
+                let mut state = shared.lock().unwrap();
+                state.device = Some(device);
+                let datagram = buffer[..length].to_vec();
+                if state.holds && state.answered {
+                    state.held.push(datagram);
+                } else {
+                    let _lost = to_server.send(&datagram);
+                    state.sent.push(datagram);
+                }
+            }
+        });
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            while let Ok(length) = back.recv(&mut buffer) {
+                let device = {
+                    let mut state = state.lock().unwrap();
+                    state.answered = true;
+                    state.device
+                };
+                if let Some(device) = device {
+                    let _lost = front.send_to(&buffer[..length], device);
+                }
+            }
+        });
+        relay
+    }
+
+    /// From now on only what the device sends before the next answer goes through.
+    pub fn hold(&self) {
+        let mut state = self.state.lock().unwrap();
+        *state = State { device: state.device, holds: true, ..State::default() };
+    }
+
+    /// Lets everything through again and returns what had gone through while it was held.
+    pub fn release(&self) -> Vec<Vec<u8>> {
+        let mut state = self.state.lock().unwrap();
+        state.holds = false;
+        for datagram in std::mem::take(&mut state.held) {
+            let _lost = self.back.send(&datagram);
+        }
+        std::mem::take(&mut state.sent)
+    }
+}
