@@ -3,7 +3,8 @@
 //!
 //! What is tapped and when, what must be answered and how it is judged is the same as over HTTP; the
 //! transport differs. Beside the taps every device keeps its holder registry up to date and uploads
-//! its trips, and some of them come all at once in the morning. All of it happens in one thread.
+//! its trips, and some of them come all at once in the morning. Devices that tap live in the
+//! generator's thread, those of the depot in one beside it.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -12,6 +13,7 @@
 //! | [`holding`] | the holder registries that devices hold |
 //! | [`ledger`] | the trips of a device and what must become of them |
 //! | [`night`] | the trips that the devices of the depot bring |
+//! | [`yard`] | the thread of the depot |
 //! | [`quic`], [`alarm`] | the transport, and its timer |
 //! | [`figures`] | what is counted beside checks |
 
@@ -23,7 +25,7 @@ use std::time::Duration;
 
 use engine::identifier::CardKey;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 use validator::link::client::{ConnectError, Dialer};
 use validator::link::identity::IdentityError;
@@ -34,6 +36,7 @@ use crate::fleet::holding::Holding;
 use crate::fleet::quic::{Parts, Quic};
 use crate::fleet::roster::Berth;
 use crate::fleet::shared::{Habits, Shared};
+use crate::fleet::yard::Yard;
 use crate::numbers::mix;
 use crate::registry::Registry;
 use crate::relay::Relay;
@@ -49,6 +52,7 @@ pub mod night;
 pub mod quic;
 pub mod roster;
 pub mod shared;
+pub mod yard;
 
 /// Devices that connect at the same time before the run.
 const CONNECTING_MAX: usize = 64;
@@ -56,6 +60,8 @@ const CONNECTING_MAX: usize = 64;
 const OPENING: Duration = Duration::from_secs(120);
 /// How often what is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often devices are pressed to upload what they have left.
+const PRESS: Duration = Duration::from_millis(50);
 /// How long devices have to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(200);
 /// Bytes that wait in each socket, where the system allows it.
@@ -105,6 +111,7 @@ pub struct Fleet {
     /// Those that tap.
     devices: Vec<Arc<Device>>,
     depot: Vec<Arc<Device>>,
+    yard: Option<Yard>,
     depot_trips: u64,
     connected: u64,
     faults: Vec<String>,
@@ -118,10 +125,11 @@ impl Fleet {
         registry: &'r Registry,
     ) -> Result<(Quic<'r>, Fleet), FleetError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (mut fleet, key) = {
+        let gathered = {
             let _inside = runtime.enter();
-            Fleet::gather(scenario.seed, settings, registry)?.scout(&runtime)?
+            Fleet::gather(scenario.seed, settings, registry)?
         };
+        let (mut fleet, key) = gathered.scout(&runtime)?;
         fleet.draw_nights(registry, &key);
         runtime.block_on(fleet.set_out());
         let parts = Parts {
@@ -195,6 +203,7 @@ impl Fleet {
             relay,
             devices: Vec::new(),
             depot: Vec::new(),
+            yard: settings.depot.map(|_| Yard::open()).transpose()?,
             depot_trips: 0,
             connected: 0,
             faults: Vec::new(),
@@ -202,7 +211,11 @@ impl Fleet {
         let count = usize::try_from(settings.devices).unwrap_or(usize::MAX);
         let per_socket = usize::try_from(settings.devices_per_socket).unwrap_or(1).max(1);
         let (tapping, coming) = berths.split_at_checked(count).unwrap_or_default();
-        for (list, is_depot) in [(tapping, false), (coming, true)] {
+        let home = Handle::current();
+        let yard = fleet.yard.as_ref().map_or(home.clone(), |yard| yard.handle().clone());
+        for (list, home, is_depot) in [(tapping, home, false), (coming, yard, true)] {
+            // A socket belongs to the runtime in which it is made.
+            let _inside = home.enter();
             for neighbours in list.chunks(per_socket) {
                 let endpoint = endpoint(server)?;
                 for berth in neighbours {
@@ -248,18 +261,27 @@ impl Fleet {
     fn scout(self, runtime: &Runtime) -> Result<(Fleet, CardKey), FleetError> {
         let mut holdings: HashMap<u16, Option<Arc<Holding>>> = HashMap::new();
         let mut key = None;
-        for device in self.devices.iter().chain(&self.depot) {
+        let yard = self.yard.as_ref().map(|yard| yard.handle().clone());
+        let home = runtime.handle();
+        let tapping = self.devices.iter().map(|device| (device, home));
+        let coming = self.depot.iter().map(|device| (device, yard.as_ref().unwrap_or(home)));
+        for (device, home) in tapping.chain(coming) {
             let Berth { terminal, organization } = device.berth;
             if let Some(holding) = holdings.get(&organization) {
                 holding.iter().for_each(|holding| device.adopt(Arc::clone(holding)));
                 continue;
             }
-            let connected = runtime.block_on(connect_patiently(device));
+            // Its own runtime is driven by another thread where it is not this one.
+            let is_here = home.id() == runtime.handle().id();
+            let connect = connect_patiently(device);
+            let connected =
+                if is_here { runtime.block_on(connect) } else { home.block_on(connect) };
             let connected =
                 connected.map_err(|error| FleetError::Unreachable { terminal, error })?;
             key = Some(CardKey::new(*connected.link.welcome().card_key));
             // A pull that failed is counted; the device has no registry then.
-            let _counted = runtime.block_on(device.pull(&connected.link));
+            let pull = device.pull(&connected.link);
+            let _counted = if is_here { runtime.block_on(pull) } else { home.block_on(pull) };
             holdings.insert(organization, device.holding());
         }
         let none = FleetError::Certificates { wanted: 1, found: 0 };
@@ -292,8 +314,11 @@ impl Fleet {
             sleep(LOOK).await;
             connecting.retain(|device| device.link().is_none());
         }
-        for device in coming.chain(&self.depot) {
-            tokio::spawn(Arc::clone(device).live(self.seed));
+        coming.for_each(|device| drop(tokio::spawn(Arc::clone(device).live(self.seed))));
+        if let Some(yard) = &self.yard {
+            for device in &self.depot {
+                yard.handle().spawn(Arc::clone(device).live(self.seed));
+            }
         }
         let connected = self.devices.iter().filter(|device| device.link().is_some()).count();
         self.connected = u64::try_from(connected).unwrap_or(u64::MAX);
@@ -301,21 +326,14 @@ impl Fleet {
 
     async fn drain(&self, patience: Duration) {
         let until = Instant::now() + patience;
-        let all = || self.devices.iter().chain(&self.depot);
         while Instant::now() < until {
-            let is_done = |device: &Arc<Device>| {
-                let is_rid = device.ledger().is_empty();
-                if !is_rid {
-                    device.press();
-                }
-                is_rid && (self.settings.depot.is_none() || device.done().is_some())
-            };
-            // All of them are looked at, so that all of them are pressed.
-            let left = all().filter(|device| !is_done(device)).count();
-            if left == 0 {
+            let all = self.devices.iter().chain(&self.depot);
+            let laden: Vec<_> = all.filter(|device| !device.ledger().is_empty()).collect();
+            laden.iter().for_each(|device| device.press());
+            if laden.is_empty() && self.depot.iter().all(|device| device.done().is_some()) {
                 break;
             }
-            sleep(LOOK * 4).await;
+            sleep(PRESS).await;
         }
         self.shared.end();
         sleep(GOODBYE).await;

@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn the_examples_are_well_formed() {
-        for name in ["peak-hour.toml", "demo.toml"] {
+        for name in ["peak-hour.toml", "demo.toml", "fleet.toml"] {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
             let scenario = Scenario::load(&directory.join(name)).unwrap();
             assert!(scenario.registry.path.starts_with(directory));
@@ -482,6 +482,15 @@ mod tests {
             "[[faults]]\nat_seconds = 2\nname = \"a\"\ncommand = []",
             "`faults.0.command` is empty",
         );
+        let fleet = "[fleet]\nlink = \"x:1\"\npki_dir = \"pki\"\ndevices = 10";
+        check(fleet, "`mix.history` is out of range");
+        let mix = "[mix]\nhistory = 0\nservices = 0";
+        check(&format!("{mix}\n{fleet}"), "`citizens.identifiers.snils` is out of range");
+        let mix = format!("{mix}\n[citizens]\nidentifiers.snils = 0");
+        check(&format!("{mix}\n{fleet}"), "");
+        check(&format!("threads = 2\n{mix}\n{fleet}"), "`threads` is out of range");
+        let cut = "cuts = [{ from_seconds = 3, to_seconds = 2 }]";
+        check(&format!("{mix}\n{fleet}\n{cut}"), "`fleet.cuts.0.to_seconds` is out of range");
         let objective =
             "[[objectives]]\nname = \"a\"\nlimit.share = { above_ms = 100, percent_max = 1 }";
         check(objective, "");

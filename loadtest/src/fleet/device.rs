@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use validator::link::client::{Call, ConnectError, Connected, Dialer, Link, Pushes};
 use validator::link::close::CloseCode;
 use validator::link::lane::{AskError, Lane};
-use validator::link::message::{Hello, RegistryAck, RegistryForm, TripBatch};
+use validator::link::message::{FailureCode, Hello, RegistryAck, RegistryForm, TripBatch};
+use validator::link::request::Request;
 use validator::link::transport::VERSION;
 
 use crate::calendar::Wall;
@@ -36,6 +37,8 @@ const PULL: Duration = Duration::from_secs(30);
 const UPLOAD: Duration = Duration::from_secs(30);
 /// How long a small request beside checks may take.
 const SMALL: Duration = Duration::from_secs(5);
+/// How long a request that came too early waits.
+const TOO_EARLY: Duration = Duration::from_millis(10);
 const STREAM: u64 = 0x6465_7669;
 
 /// When a device comes and goes. Instants count from the beginning of the run.
@@ -171,7 +174,7 @@ impl Device {
         let sha256 = ByteArray::new(holding.sha256());
         let installed = RegistryAck { version: holding.version(), sha256 };
         self.adopt(holding);
-        link.ask(&installed, SMALL).await.map(drop).map_err(drop)
+        ask_settled(link, &installed, Instant::now() + SMALL).await.map(drop).map_err(drop)
     }
 
     async fn fetch(
@@ -303,9 +306,24 @@ impl Device {
         let end = tokio::select! {
             () = self.leaves() => End::Left,
             () = self.shared.over() => End::Over,
-            _code = link.closed() => End::Lost,
-            () = read(&mut pushes) => End::Lost,
-            () = self.work(&link, numbers) => End::Lost,
+            code = link.closed() => {
+                if std::env::var_os("FLEET_DEBUG").is_some() {
+                    eprintln!("closed {code:?} {:?}", link.connection().close_reason());
+                }
+                End::Lost
+            }
+            () = read(&mut pushes) => {
+                if std::env::var_os("FLEET_DEBUG").is_some() {
+                    eprintln!("pushes {:?}", link.connection().close_reason());
+                }
+                End::Lost
+            }
+            () = self.work(&link, numbers) => {
+                if std::env::var_os("FLEET_DEBUG").is_some() {
+                    eprintln!("work {:?}", link.connection().close_reason());
+                }
+                End::Lost
+            }
         };
         link.connection().close(CloseCode::Normal.into(), b"");
         self.ledger().put_back();
@@ -315,7 +333,7 @@ impl Device {
     /// Pulls, then uploads from time to time; ends only with the link.
     async fn work(&self, link: &Link, numbers: &mut Numbers) {
         let every = self.shared.habits.upload_every;
-        let is_current = self.pull(link).await.is_ok();
+        let mut is_current = self.pull(link).await.is_ok();
         let Ok(lane) = link.open_lane().await else { return };
         if self.timetable.comes.is_some() {
             self.press();
@@ -327,6 +345,7 @@ impl Device {
             if self.upload(&lane, numbers).await.is_err() {
                 return;
             }
+            is_current = is_current || self.pull(link).await.is_ok();
             if is_current && self.ledger().is_empty() {
                 self.state().done.get_or_insert_with(Instant::now);
             }
@@ -355,6 +374,21 @@ impl Device {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Asks what may not travel with the handshake: where the server finds it too early, again.
+pub async fn ask_settled<R: Request>(
+    link: &Link,
+    request: &R,
+    until: Instant,
+) -> Result<R::Answer, AskError> {
+    loop {
+        let asked = link.ask(request, until - Instant::now()).await;
+        if !matches!(asked, Err(AskError::Failed(FailureCode::TooEarly))) {
+            return asked;
+        }
+        sleep(TOO_EARLY).await;
     }
 }
 

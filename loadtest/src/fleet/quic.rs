@@ -24,7 +24,7 @@ use validator::verdict::Verdict;
 use crate::answer::{Answer, CheckAnswer, OfflineAnswer};
 use crate::clock::Monotonic;
 use crate::fleet::alarm::Alarm;
-use crate::fleet::device::Device;
+use crate::fleet::device::{Device, ask_settled};
 use crate::fleet::ledger::Tap;
 use crate::numbers::mix;
 use crate::oracle::UNAVAILABLE;
@@ -209,7 +209,7 @@ impl<'r> Quic<'r> {
         self.runtime.spawn(async move {
             let until = Instant::now() + SETTLE;
             let what = match device.link_until(until).await {
-                Some(link) => link.ask(&ask, until - Instant::now()).await,
+                Some(link) => ask_settled(&link, &ask, until).await,
                 None => Err(AskError::TimedOut),
             };
             let what = what.map(|ack| Reply::Settled(ack.code));
