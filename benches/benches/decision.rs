@@ -121,7 +121,7 @@ fn timed_together(
     let mut granted = 0_usize;
     let begun = Instant::now();
     for batch in &batches {
-        decide_all(registry, black_box(batch), now, ledger, |_, decision| {
+        decide_all(registry, black_box(batch), now, ledger, |_, decision, _| {
             granted += usize::from(matches!(decision, Decision::Benefit(_)));
         });
     }

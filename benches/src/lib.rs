@@ -8,6 +8,7 @@
 
 pub mod calls;
 pub mod client;
+pub mod devices;
 pub mod pace;
 pub mod population;
 pub mod report;

@@ -12,7 +12,7 @@ pub struct Target {
     pub http: SocketAddr,
     /// Where its administration listens, if it has one.
     pub admin: Option<SocketAddr>,
-    /// Where its link listens, if it has one.
+    /// Where its link of validators listens, if it has one.
     pub quic: Option<SocketAddr>,
 }
 
@@ -30,12 +30,8 @@ impl Target {
             let prefix = format!("{name}=");
             ready.split(' ').find_map(|field| field.strip_prefix(&prefix)?.parse().ok())
         };
-        Target {
-            child,
-            http: address("http").unwrap(),
-            admin: address("admin"),
-            quic: address("quic"),
-        }
+        let http = address("http").unwrap();
+        Target { child, http, admin: address("admin"), quic: address("quic") }
     }
 
     /// Starts `program`, which is eligo, with an open listener for everything and these settings.

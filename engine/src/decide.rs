@@ -113,13 +113,7 @@ pub fn terms(
     let question = question(registry, check, registry.find(&check.identifier), now).ok()?;
     let mut candidates = question.offer.candidates.iter();
     let candidate = candidates.find(|candidate| candidate.category == category)?;
-    let rights = question.holder.rights().filter(|right| right.category == category);
-    let valid = rights.map(|right| right.validity).filter(|held| held.covers(question.today));
-    Some(Terms {
-        discount_percent: candidate.discount_percent,
-        valid_to: valid.map(|held| held.to).max()?.min(candidate.validity.to),
-        with_companion: candidate.with_companion,
-    })
+    Some(question.terms(candidate))
 }
 
 /// Decides a check.
@@ -132,10 +126,14 @@ pub fn decide(
 ) -> Decision {
     // Asked for first and looked at last: the memory that it waits for arrives meanwhile.
     let found = registry.find(&check.identifier);
-    decide_found(registry, check, found, now, places)
+    match question(registry, check, found, now) {
+        Ok(question) => question.decision(question.winner(places, now)),
+        Err(refusal) => Decision::Refused(refusal),
+    }
 }
 
-/// Decides many checks; calls `take` with each one and its decision, in order.
+/// Decides many checks; calls `take` with each one, its decision and the terms of a benefit, in
+/// order.
 ///
 /// Looking up a group before deciding it lets their waits for memory overlap, which halves the time
 /// of a check.
@@ -144,35 +142,22 @@ pub fn decide_all<P: Places>(
     checks: &[Check],
     now: Timestamp,
     places: &P,
-    mut take: impl FnMut(&Check, Decision),
+    mut take: impl FnMut(&Check, Decision, Option<Terms>),
 ) {
     for group in checks.chunks(LOOKUPS_TOGETHER) {
         let mut found = [None; LOOKUPS_TOGETHER];
         registry.find_all(group.iter().map(|check| &check.identifier), &mut found);
         for (check, found) in group.iter().zip(found) {
-            take(check, decide_found(registry, check, found, now, places));
+            match question(registry, check, found, now) {
+                Ok(question) => {
+                    let won = question.winner(places, now);
+                    let terms = won.map(|candidate| question.terms(candidate));
+                    take(check, question.decision(won), terms);
+                }
+                Err(refusal) => take(check, Decision::Refused(refusal), None),
+            }
         }
     }
-}
-
-#[inline]
-fn decide_found(
-    registry: &Registry,
-    check: &Check,
-    found: Option<Found<'_>>,
-    now: Timestamp,
-    places: &impl Places,
-) -> Decision {
-    let question = match question(registry, check, found, now) {
-        Ok(question) => question,
-        Err(refusal) => return Decision::Refused(refusal),
-    };
-    for candidate in &question.offer.candidates {
-        if question.judge(candidate, places, now) == Verdict::Wins {
-            return Decision::Benefit(question.benefit(candidate));
-        }
-    }
-    Decision::Refused(Refusal::NoBenefit)
 }
 
 /// Tells the whole story of a check.
@@ -235,7 +220,34 @@ fn question<'a>(
     Ok(Question { offer, holder, service: check.service, today })
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    /// Step 5 for all categories: the best that wins.
+    #[inline]
+    fn winner(&self, places: &impl Places, now: Timestamp) -> Option<&'a Candidate> {
+        let mut candidates = self.offer.candidates.iter();
+        candidates.find(|candidate| self.judge(candidate, places, now) == Verdict::Wins)
+    }
+
+    #[inline]
+    fn decision(&self, winner: Option<&Candidate>) -> Decision {
+        match winner {
+            Some(candidate) => Decision::Benefit(self.benefit(candidate)),
+            None => Decision::Refused(Refusal::NoBenefit),
+        }
+    }
+
+    #[inline]
+    fn terms(&self, candidate: &Candidate) -> Terms {
+        let rights = self.holder.rights().filter(|right| right.category == candidate.category);
+        let valid = rights.map(|right| right.validity).filter(|held| held.covers(self.today));
+        let last = valid.map(|held| held.to).max().unwrap_or(self.today);
+        Terms {
+            discount_percent: candidate.discount_percent,
+            valid_to: last.min(candidate.validity.to),
+            with_companion: candidate.with_companion,
+        }
+    }
+
     /// Step 5 for one category, as if no better one had won.
     #[inline]
     fn judge(&self, candidate: &Candidate, places: &impl Places, now: Timestamp) -> Verdict {

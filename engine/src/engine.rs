@@ -13,7 +13,7 @@ use crate::calendar::{Clock, Timestamp};
 use crate::checkpoint;
 use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
 use crate::committer::{self, Committer};
-use crate::decide::{Explanation, explain};
+use crate::decide::{Explanation, Terms, explain};
 use crate::history::{Freshness, History, Settled};
 use crate::ids::{PartitionId, RevisionId, ShardId, TransactionId};
 use crate::import::{ImportError, ImportReport, PreparedImport, Recorded, Registrar};
@@ -170,8 +170,14 @@ impl Engine {
         self.partition().check(registry, check)
     }
 
-    /// Answers many checks, each like [`Engine::check`], to `take`, in order.
-    pub fn check_all(&self, registry: &Registry, checks: &[Check], take: impl FnMut(CheckAnswer)) {
+    /// Answers many checks, each like [`Engine::check`], to `take`, in order, with the terms of what
+    /// was granted.
+    pub fn check_all(
+        &self,
+        registry: &Registry,
+        checks: &[Check],
+        take: impl FnMut(CheckAnswer, Option<Terms>),
+    ) {
         self.partition().check_all(registry, checks, take);
     }
 

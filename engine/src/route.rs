@@ -5,7 +5,7 @@
 
 use crate::answer::Reply;
 use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
-use crate::decide::{Decision, decide, decide_all};
+use crate::decide::{Decision, Terms, decide, decide_all, terms};
 use crate::history::Settled;
 use crate::ids::TransactionId;
 use crate::ledger::Entry;
@@ -33,18 +33,26 @@ impl Partition {
         self.open(self.claim_in(registry, check, self.now()))
     }
 
-    /// Answers many checks, each like [`Partition::check`], to `take`, in order. Their holders are
-    /// looked up in groups.
+    /// Answers many checks, each like [`Partition::check`], to `take`, in order, with the terms of
+    /// what was granted. Their holders are looked up in groups.
     pub fn check_all(
         &self,
         registry: &Registry,
         checks: &[Check],
-        mut take: impl FnMut(CheckAnswer),
+        mut take: impl FnMut(CheckAnswer, Option<Terms>),
     ) {
         let now = self.now();
-        decide_all(registry, checks, now, self.ledger(), |check, decision| {
-            let claimed = self.claim(decision, check, now);
-            take(self.open(claimed.unwrap_or_else(|| self.claim_in(registry, check, now))));
+        decide_all(registry, checks, now, self.ledger(), |check, decision, granted| {
+            match self.claim(decision, check, now) {
+                Some(claimed) => take(self.open(claimed), granted),
+                None => {
+                    // Another category may have won meanwhile.
+                    let claimed = self.claim_in(registry, check, now);
+                    let category = claimed.as_ref().ok().map(|transaction| transaction.category);
+                    let terms = category.and_then(|won| terms(registry, check, won, now));
+                    take(self.open(claimed), terms);
+                }
+            }
         });
     }
 

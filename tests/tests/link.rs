@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use serde_bytes::ByteArray;
 use tempfile::TempDir;
 use tests::calls::{BOTH, CHECK};
 use tests::devices::{Depot, PATIENCE, card_key, check, check_code, connect, hello, term};
@@ -14,8 +16,9 @@ use validator::link::client::{Call, ConnectError, Connected, Dialer};
 use validator::link::close::CloseCode;
 use validator::link::lane::AskError;
 use validator::link::message::{
-    Ack, AckCode, Cancel, CheckResult, Confirm, FailureCode, Hello, RegistryForm, TripBatch,
+    Ack, AckCode, Cancel, CheckResult, Confirm, FailureCode, Hello, RegistryAck, RegistryForm,
 };
+use validator::registry::reader::RegistryFile;
 
 /// Carriers of row S1 beside fixture "F": terminal 101, buses and trains.
 const CARRIERS: &str = include_str!("../data/carriers.ndjson");
@@ -316,13 +319,29 @@ fn versions_are_agreed_on_or_refused() {
 }
 
 #[test]
-fn what_is_not_there_yet_says_so() {
+fn a_registry_is_pulled_and_acknowledged() {
     run(async {
         let stage = Stage::set(&[]);
-        let Connected { link, .. } = stage.connect(2).await;
+        let Connected { link, .. } = stage.connect(V1).await;
         let (offer, _parts) = link.pull(0, PATIENCE).await.unwrap();
         assert_eq!((offer.form, offer.version), (RegistryForm::None, 0));
-        let empty = link.ask(&TripBatch { trips: Vec::new() }, PATIENCE).await.unwrap();
-        assert!(empty.results.is_empty());
+        let built = stage.server.administer("/admin/registry", "");
+        assert_eq!(built.status, 200, "{built:?}");
+        let Connected { link, .. } = stage.connect(V1).await;
+        assert_eq!((link.welcome().registry_version, link.welcome().signers.len()), (1, 1));
+        let (offer, mut parts) = link.pull(0, PATIENCE).await.unwrap();
+        assert_eq!((offer.form, offer.version), (RegistryForm::Full, 1));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        while file.as_file().metadata().unwrap().len() < offer.bytes {
+            file.write_all(&parts.next(PATIENCE).await.unwrap().unwrap()).unwrap();
+        }
+        let registry = RegistryFile::open(file.path()).unwrap();
+        let (sha256, _) = registry.seal().unwrap();
+        let ack = RegistryAck { version: 1, sha256: ByteArray::new(sha256) };
+        assert_eq!(link.ask(&ack, PATIENCE).await.unwrap().code, AckCode::Done);
+        let wrong = RegistryAck { version: 1, sha256: ByteArray::new([0; 32]) };
+        assert_eq!(link.ask(&wrong, PATIENCE).await.unwrap().code, AckCode::Mismatch);
+        let (offer, _parts) = link.pull(1, PATIENCE).await.unwrap();
+        assert_eq!(offer.form, RegistryForm::UpToDate);
     });
 }

@@ -106,7 +106,7 @@ async fn opened(
         good.clone().for_each(|request| gateway.metrics.item_checked(request.lenient));
         let questions: Vec<_> = good.map(|request| request.question(caller.id)).collect();
         let mut opened = Vec::with_capacity(questions.len());
-        gateway.engine.check_all(caller.registry, &questions, |answer| opened.push(answer));
+        gateway.engine.check_all(caller.registry, &questions, |answer, _| opened.push(answer));
         let mut opened = opened.into_iter();
         let mut answer = |_request| opened.next().unwrap_or(CheckAnswer::Unavailable);
         answers.extend(turn.iter().map(|request| request.map(&mut answer)));

@@ -8,7 +8,7 @@ use arc_swap::Guard;
 use engine::answer::Reply;
 use engine::calendar::{Day, Timestamp};
 use engine::command::{Check, CheckAnswer, Deadline};
-use engine::decide::terms;
+use engine::decide::{Terms, terms};
 use engine::identifier::Digest;
 use engine::ids::{OrganizationId, ServiceId};
 use engine::postbox::Ticket;
@@ -100,13 +100,11 @@ impl<'a> Batch<'a> {
         if !checks.is_empty() {
             let link = &self.desk.session.link;
             let engine = &link.gateway.engine;
-            let (registry, now) = (&self.registry, engine.now());
-            let mut asked = checks.iter().zip(correlations);
+            let mut asked = correlations.iter();
             let out = self.out;
-            engine.check_all(registry, checks, |answer| {
-                if let Some((check, correlation)) = asked.next() {
-                    let result = result_of(registry, check, &answer, now);
-                    push_check_result(*correlation, &result, out);
+            engine.check_all(&self.registry, checks, |answer, terms| {
+                if let Some(correlation) = asked.next() {
+                    push_check_result(*correlation, &result_of(&answer, terms), out);
                 }
             });
             let count = u64::try_from(checks.len()).unwrap_or(u64::MAX);
@@ -232,7 +230,7 @@ impl<'a> Batch<'a> {
         match engine.submit_record(check, amounts, self.deadline(header), reply) {
             Some(answer) => {
                 session.give_back(1);
-                let result = result_of(&self.registry, &check, &answer, engine.now());
+                let result = result_in(&self.registry, &check, &answer, engine.now());
                 push_check_result(header.correlation, &result, self.out);
             }
             None => self.wait_for(ticket, header, Some(check)),
@@ -378,28 +376,35 @@ fn is_harmless(kind: Option<Kind>) -> bool {
 
 /// The answer to a check on the wire.
 #[inline]
-pub fn result_of(
+pub fn result_of(answer: &CheckAnswer, terms: Option<Terms>) -> CheckResult {
+    let code = code_of(answer);
+    let CheckAnswer::Granted(granted) = answer else {
+        return CheckResult { code, ..CheckResult::default() };
+    };
+    let last = terms.map(|terms| terms.valid_to).filter(|day| *day != Day::FOREVER);
+    CheckResult {
+        code,
+        tx: Some(granted.transaction.0),
+        holder: Some(granted.holder.0),
+        category: Some(granted.category.0),
+        discount: terms.map(|terms| terms.discount_percent),
+        valid_to: last.map(|day| day.0),
+        companion: terms.is_some_and(|terms| terms.with_companion),
+    }
+}
+
+/// The same, with the terms that `registry` has for it.
+pub fn result_in(
     registry: &Registry,
     check: &Check,
     answer: &CheckAnswer,
     now: Timestamp,
 ) -> CheckResult {
-    let CheckAnswer::Granted(granted) = answer else {
-        return CheckResult { code: code_of(answer), ..CheckResult::default() };
+    let granted = match answer {
+        CheckAnswer::Granted(granted) => terms(registry, check, granted.category, now),
+        CheckAnswer::Refused(_) | CheckAnswer::Unavailable => None,
     };
-    let terms = terms(registry, check, granted.category, now);
-    CheckResult {
-        code: code_of(answer),
-        tx: Some(granted.transaction.0),
-        holder: Some(granted.holder.0),
-        category: Some(granted.category.0),
-        discount: terms.map(|terms| terms.discount_percent),
-        valid_to: terms
-            .map(|terms| terms.valid_to)
-            .filter(|day| *day != Day::FOREVER)
-            .map(|day| day.0),
-        companion: terms.is_some_and(|terms| terms.with_companion),
-    }
+    result_of(answer, granted)
 }
 
 /// Appends the answer to a check in its frame.

@@ -16,7 +16,7 @@ use validator::link::close::CloseCode;
 use validator::link::message::Ack;
 use validator::link::wire::{self, FrameReader};
 
-use crate::link::batch::{Batch, Scratch, Unreadable, push_check_result, result_of};
+use crate::link::batch::{Batch, Scratch, Unreadable, push_check_result, result_in};
 use crate::link::jobs::{Errand, Job, JobAnswer};
 use crate::link::limits::{JOB_ANSWERS_WAITING_MAX, PAUSE, WRITE_TIMEOUT};
 use crate::link::session::Session;
@@ -267,7 +267,7 @@ impl Desk {
                 (Posted::Check(answer), Some(check)) => {
                     // The engine answers by its newest revision.
                     let engine = &self.session.link.gateway.engine;
-                    let result = result_of(&engine.registry(), &check, &answer, engine.now());
+                    let result = result_in(&engine.registry(), &check, &answer, engine.now());
                     push_check_result(waits.correlation, &result, out);
                 }
                 // Only checks are answered like checks.

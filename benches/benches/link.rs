@@ -1,0 +1,326 @@
+//! The validators' link beside a bare quinn echo of the same sizes, with the same settings of the
+//! transport: server on core 0, driver on core 1, interleaved rounds, medians.
+//!
+//! `ELIGO_BENCH_HOLDERS`, `ELIGO_BENCH_SECONDS` and `ELIGO_BENCH_DEVICES` change size and length;
+//! `ELIGO_BENCH_ONLY` picks `checks`, `lone`, `fleet`, `confirms` or `idle`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use benches::devices::{Device, Driven, NextFrame, drive};
+use benches::population::{SEED, next_random};
+use benches::report::{median, print_figure, print_ratio, resident_bytes_of, setting};
+use benches::target::{Target, eligo, keep_to_core_1};
+use bytes::Bytes;
+use engine::identifier::CardKey;
+use engine::ids::TerminalId;
+use gateway::pki::authority::{Authority, Term};
+use gateway::pki::files::{Pair, PkiDirectory};
+use serde_bytes::ByteArray;
+use validator::link::frame::{FrameError, Header};
+use validator::link::identity::Identity;
+use validator::link::message::{Check, CheckResult, Confirm, Kind};
+use validator::link::transport;
+use validator::link::wire::{self, FrameReader};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const ROUNDS: usize = 3;
+/// The terminals of the driver's devices, all of organization 1.
+const FIRST_TERMINAL: u64 = 1_000_001;
+const NAME: &str = "eligo.bench";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).map(String::as_str) == Some("echo") {
+        return serve_echo(&PathBuf::from(&arguments[2]), arguments[3].parse().unwrap());
+    }
+    keep_to_core_1();
+    let directory = tempfile::Builder::new().prefix(".tmp").tempdir_in(".").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let bench = Bench::new(directory.path()).await;
+        let only = std::env::var("ELIGO_BENCH_ONLY").ok();
+        let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+        if wanted("checks") {
+            bench.checks(1, 64, "≥ 0.75").await;
+            bench.checks(8, 16, "≥ 0.65").await;
+        }
+        if wanted("lone") {
+            bench.lone().await;
+        }
+        if wanted("confirms") {
+            bench.confirms(1, 128).await;
+            bench.confirms(8, 64).await;
+        }
+        if wanted("fleet") {
+            bench.fleet().await;
+        }
+        if wanted("idle") {
+            bench.idle().await;
+        }
+    });
+}
+
+/// The echo of the baseline: every frame is answered with a frame of so many bytes.
+fn serve_echo(pki: &Path, answer_bytes: usize) {
+    let trust = gateway::pki::trust::Trust::open(PkiDirectory::at(pki)).unwrap();
+    let tls = trust.server_config().unwrap();
+    let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    config.transport_config(Arc::new(transport::server(Duration::from_secs(60))));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async move {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let endpoint = quinn::Endpoint::server(config, any).unwrap();
+        println!("ready http={} quic={0}", endpoint.local_addr().unwrap());
+        while let Some(incoming) = endpoint.accept().await {
+            tokio::spawn(async move {
+                let Ok(connecting) = incoming.accept() else { return };
+                let Ok(connection) = connecting.await else { return };
+                while let Ok((send, receive)) = connection.accept_bi().await {
+                    tokio::spawn(echo(send, receive, answer_bytes));
+                }
+            });
+        }
+    });
+}
+
+async fn echo(mut send: quinn::SendStream, mut receive: quinn::RecvStream, answer_bytes: usize) {
+    let mut reader = FrameReader::default();
+    let mut out = Vec::new();
+    let body = vec![0; answer_bytes];
+    let mut pieces: [Bytes; 32] = Default::default();
+    while let Ok(Some(count)) = receive.read_chunks(&mut pieces).await {
+        let mut take = |header: &Header, message: Option<&[u8]>| {
+            if message.is_some() {
+                let kind = Kind::CheckResult as u16;
+                let header = Header { length: 0, deadline_ms: 0, kind, ..*header };
+                header.write(&mut out, |out| out.extend_from_slice(&body));
+            }
+            Ok::<_, FrameError>(())
+        };
+        let mut read = |piece: &Bytes| reader.read(piece, &mut take).is_ok();
+        if !pieces[..count].iter().all(&mut read) || send.write_all(&out).await.is_err() {
+            return;
+        }
+        out.clear();
+    }
+}
+
+struct Bench {
+    server: Target,
+    echo: Target,
+    pki: PkiDirectory,
+    key: CardKey,
+    holders: u64,
+    duration: Duration,
+}
+
+impl Bench {
+    async fn new(directory: &Path) -> Bench {
+        let holders = setting("ELIGO_BENCH_HOLDERS", 100_000);
+        let devices = setting("ELIGO_BENCH_DEVICES", 5_000);
+        let registry = directory.join("registry.ndjson");
+        let mut file = File::create(&registry).unwrap();
+        gateway::generator::write(holders, SEED, &mut file).unwrap();
+        let terminals = FIRST_TERMINAL..FIRST_TERMINAL + devices;
+        for terminal in terminals.clone() {
+            writeln!(file, r#"{{"kind":"terminal","id":{terminal},"organization":1}}"#).unwrap();
+        }
+        drop(file);
+        let pki = certificates(&directory.join("pki"), terminals.map(TerminalId).collect());
+        let path = |name: &str| directory.join(name).display().to_string();
+        let more = ["--import", &path("registry.ndjson"), "--quic", "127.0.0.1:0"];
+        let limits = ["--quic-pki-dir", &path("pki"), "--quic-in-flight-max", "4096"];
+        let free = ["--quic-messages-per-second", "0"];
+        let arguments = [&more[..], &limits, &free].concat();
+        let server = Target::serve(&eligo(), &directory.join("data"), &arguments);
+        let mut bench = Bench {
+            echo: Target::start(
+                &std::env::current_exe().unwrap(),
+                &echo_arguments(&pki, 60, &path),
+            ),
+            server,
+            pki,
+            key: CardKey::new([0; 16]),
+            holders,
+            duration: Duration::from_secs(setting("ELIGO_BENCH_SECONDS", 3)),
+        };
+        let (device, welcome) = bench.devices(&bench.server, 1).await.remove(0).with_welcome();
+        bench.key = CardKey::new(welcome.card_key.into_array());
+        let answers = Rc::new(RefCell::new((0, 0)));
+        let seen = answers.clone();
+        let collect: Rc<dyn Fn(&[u8])> = Rc::new(move |message| {
+            let mut answers = seen.borrow_mut();
+            *answers = (answers.0 + 1, answers.1 + message.len());
+        });
+        drive(vec![device], 16, Duration::from_millis(200), &bench.random_checks(), &collect).await;
+        let (count, bytes) = *answers.borrow();
+        println!("an answer has {} bytes on average", bytes / count);
+        let arguments = echo_arguments(&bench.pki, bytes / count, &path);
+        bench.echo = Target::start(&std::env::current_exe().unwrap(), &arguments);
+        bench
+    }
+
+    /// Connects so many devices.
+    async fn devices(&self, target: &Target, count: u64) -> Vec<Device> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let endpoint = quinn::Endpoint::client(any).unwrap();
+        let mut devices = Vec::new();
+        for terminal in FIRST_TERMINAL..FIRST_TERMINAL + count {
+            let Pair { certificate, key } = self.pki.device(TerminalId(terminal));
+            let authority = self.pki.authority().certificate;
+            let identity = Identity::read(&authority, &certificate, &key).unwrap();
+            let config = identity.client_config().unwrap();
+            let address = target.quic.unwrap();
+            devices.push(Device::connect(&endpoint, config, (address, NAME), terminal).await);
+        }
+        devices
+    }
+
+    /// Checks of random holders.
+    fn random_checks(&self) -> NextFrame {
+        let mut state = SEED;
+        let checks: Vec<Vec<u8>> = (0..20_000)
+            .map(|_| {
+                let holder = next_random(&mut state) % self.holders + 1;
+                let code = gateway::generator::client_code(holder);
+                let digest = self.key.client_code(&code).unwrap();
+                let check = Check { service: 1, id_hash: ByteArray::new(digest.0), price: None };
+                let mut message = Vec::new();
+                wire::encode(&check, &mut message);
+                message
+            })
+            .collect();
+        let at = RefCell::new(0);
+        Rc::new(move |correlation, out| {
+            let mut at = at.borrow_mut();
+            *at = (*at + 1) % checks.len();
+            let kind = Kind::Check as u16;
+            let header = Header { length: 0, correlation, deadline_ms: 300, kind };
+            header.write(out, |out| out.extend_from_slice(&checks[*at]));
+            true
+        })
+    }
+
+    async fn drive(&self, target: &Target, devices: u64, in_flight: u32) -> Driven {
+        let devices = self.devices(target, devices).await;
+        let nothing: Rc<dyn Fn(&[u8])> = Rc::new(|_| {});
+        drive(devices, in_flight, self.duration, &self.random_checks(), &nothing).await
+    }
+
+    async fn checks(&self, devices: u64, in_flight: u32, target: &str) {
+        let (mut ours, mut echo) = (vec![], vec![]);
+        for _ in 0..ROUNDS {
+            ours.push(self.drive(&self.server, devices, in_flight).await.rate);
+            echo.push(self.drive(&self.echo, devices, in_flight).await.rate);
+        }
+        let what = format!("checks over QUIC, {devices} × {in_flight} in flight");
+        print_ratio(&what, median(&ours), median(&echo), "checks/s", target);
+    }
+
+    async fn lone(&self) {
+        let (mut ours, mut echo) = (vec![], vec![]);
+        for _ in 0..ROUNDS {
+            let p50 = |driven: Driven| driven.latency.value_at_quantile(0.5) as f64 / 1_000.0;
+            ours.push(p50(self.drive(&self.server, 1, 1).await));
+            echo.push(p50(self.drive(&self.echo, 1, 1).await));
+        }
+        print_ratio("lone check over QUIC, p50", median(&ours), median(&echo), "µs", "≤ 1.15");
+    }
+
+    async fn fleet(&self) {
+        let count = setting("ELIGO_BENCH_DEVICES", 5_000).min(1_000);
+        let (mut ours, mut echo, mut our_p99, mut echo_p99) = (vec![], vec![], vec![], vec![]);
+        for _ in 0..ROUNDS {
+            let p99 = |driven: &Driven| driven.latency.value_at_quantile(0.99) as f64 / 1_000.0;
+            let driven = self.drive(&self.server, count, 1).await;
+            ours.push(driven.rate);
+            our_p99.push(p99(&driven));
+            let driven = self.drive(&self.echo, count, 1).await;
+            echo.push(driven.rate);
+            echo_p99.push(p99(&driven));
+        }
+        let what = format!("{count} devices, one check in flight each");
+        print_ratio(&what, median(&ours), median(&echo), "checks/s", "≥ 0.6");
+        print_ratio(&format!("{what}, p99"), median(&our_p99), median(&echo_p99), "µs", "≤ 2");
+    }
+
+    async fn confirms(&self, devices: u64, in_flight: u32) {
+        let mut rates = vec![];
+        for _ in 0..ROUNDS {
+            let opened = Rc::new(RefCell::new(Vec::new()));
+            let granted = opened.clone();
+            let collect: Rc<dyn Fn(&[u8])> = Rc::new(move |message| {
+                let result: CheckResult = wire::decode(message).unwrap();
+                granted.borrow_mut().extend(result.tx.zip(result.holder).zip(result.category));
+            });
+            let one = self.devices(&self.server, 1).await;
+            let checks = self.random_checks();
+            drive(one, 64, self.duration, &checks, &collect).await;
+            let waiting = opened.clone();
+            let confirms: NextFrame = Rc::new(move |correlation, out| {
+                let Some(((tx, holder), category)) = waiting.borrow_mut().pop() else {
+                    return false;
+                };
+                let (price, discounted) = (Some(30_000), Some(10_000));
+                let confirm = Confirm { tx, holder, category, price, discounted };
+                wire::push(out, correlation, 3_000, &confirm);
+                true
+            });
+            let devices = self.devices(&self.server, devices).await;
+            let done: Rc<dyn Fn(&[u8])> = Rc::new(|message| assert_eq!(message, ACK_DONE));
+            rates.push(drive(devices, in_flight, self.duration, &confirms, &done).await.rate);
+        }
+        let what = format!("durable confirms over QUIC, {devices} × {in_flight} in flight");
+        print_figure(&what, median(&rates), "confirms/s", "≥ 100000");
+    }
+
+    async fn idle(&self) {
+        let count = setting("ELIGO_BENCH_DEVICES", 5_000);
+        let process = self.server.process();
+        drop(self.devices(&self.server, 100).await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = resident_bytes_of(process);
+        let devices = self.devices(&self.server, count).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let grown = resident_bytes_of(process).saturating_sub(before);
+        let each = grown as f64 / devices.len() as f64 / 1_024.0;
+        print_figure(&format!("{count} idle devices, memory of each"), each, "KiB", "≤ 60");
+    }
+}
+
+/// `Ack { code: Done }`.
+const ACK_DONE: &[u8] = b"\x81\xa4code\xa4done";
+
+fn echo_arguments(
+    pki: &PkiDirectory,
+    answer_bytes: usize,
+    path: &dyn Fn(&str) -> String,
+) -> Vec<String> {
+    assert!(pki.server().key.exists());
+    vec!["echo".to_owned(), path("pki"), answer_bytes.to_string()]
+}
+
+fn certificates(path: &Path, terminals: Vec<TerminalId>) -> PkiDirectory {
+    let pki = PkiDirectory::at(path);
+    let now = std::time::SystemTime::now();
+    let hour = Duration::from_secs(3_600);
+    let term = Term { from: (now - hour).into(), until: (now + 24 * hour).into() };
+    Authority::create(&pki, term).unwrap();
+    let authority = Authority::open(&pki).unwrap();
+    authority.issue_server(&[NAME.to_owned()], term).unwrap();
+    authority.issue_devices(&terminals, term).unwrap();
+    pki
+}
