@@ -50,9 +50,18 @@ pub fn confirms_of(answer: &str, token: &str) -> Vec<Rc<Vec<u8>>> {
 /// A token of organization 1.
 pub fn token(target: &Target, tls: Option<Arc<rustls::ClientConfig>>) -> String {
     let credentials = gateway::generator::credentials(1, SEED);
+    token_of(target, tls, &credentials.client_id, &credentials.client_secret)
+}
+
+/// A token of the organization with these credentials.
+pub fn token_of(
+    target: &Target,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    client_id: &str,
+    client_secret: &str,
+) -> String {
     let body = format!(
-        "client_id={}&client_secret={}&grant_type=client_credentials&scope=ECS.WebAPI+OrganizationAPI",
-        credentials.client_id, credentials.client_secret
+        "client_id={client_id}&client_secret={client_secret}&grant_type=client_credentials&scope=ECS.WebAPI+OrganizationAPI"
     );
     let head = "POST /connect/token HTTP/1.1\r\nHost: localhost\r\n\
                 Content-Type: application/x-www-form-urlencoded\r\n";

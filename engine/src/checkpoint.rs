@@ -4,13 +4,13 @@
 //! hold effects of events behind the position that replay begins at, which replaying them does not
 //! change (invariant 6); and it is sealed only after all of them are durable (invariant 7).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::calendar::Day;
 use crate::decide::LimitKey;
 use crate::directory::DirectoryItems;
 use crate::entries::{CutEntry, Entries, push_entry};
-use crate::ids::{CategoryId, HolderId, RevisionId, ServiceId, TransactionId};
+use crate::ids::{CategoryId, HolderId, RevisionId, ServiceId, TerminalId, TransactionId};
 use crate::ledger::{BatchMark, Entry, Ledger};
 use crate::partition::Partition;
 use crate::record::{Record, RecordError};
@@ -22,29 +22,59 @@ use crate::registry::references::apply_change;
 use crate::registry::stored::{StoredChangeError, read_change, write_change};
 use crate::snapshot::{SnapshotError, SnapshotPart, SnapshotParts};
 use crate::transaction::{Event, LimitPeriod};
+use crate::trips::block::Blocks;
+use crate::trips::book::{TripBook, TripBookError};
+use crate::trips::claim::{ClaimEvent, ClaimState, Refusal};
+use crate::trips::stored::{
+    BLOCK_BYTES, StoredTripError, read_blocks, read_claim_event, read_forgotten, write_blocks,
+    write_claim_event, write_forgotten,
+};
+use crate::trips::trip::{TripName, TripReason, TripSeq};
 
 const KIND_COUNTERS: u8 = 1;
 const KIND_DIRECTORY: u8 = 2;
 const KIND_HOLDERS: u8 = 3;
 const KIND_TRANSACTIONS: u8 = 4;
 const KIND_SPENT_PLACES: u8 = 5;
+const KIND_BLOCKS: u8 = 6;
+/// Claims come before the trips that they hold, so that none of these is missing.
+const KIND_CLAIMS: u8 = 7;
+const KIND_TRIPS: u8 = 8;
+const KIND_MARKS: u8 = 9;
+/// Numbers that are used come behind the trips, so that none that leaves memory meanwhile is missing.
+const KIND_FORGOTTEN: u8 = 10;
 
 /// Bytes after which a part is full; far below the page size at which sled changes its ways.
 const PART_BYTES: usize = 6 << 10;
+/// Lines of a claim in one entry.
+const CLAIM_LINES: usize = 256;
+/// Refusals of a claim in one entry.
+const CLAIM_REFUSALS: usize = 8;
 /// Bytes of most holders.
 const HOLDER_BYTES: usize = 512;
 
 type StoredCounters = (u64, u64, u64);
 type StoredPlace = (u64, u32, u32, i32, i32, u64);
 
-/// The parts of a snapshot of `partition` with this registry, in order. `seal` is called behind the
-/// last one and must return only when everything captured is durable.
+/// What imports have made.
+pub struct Imported {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// The blocks that came with it.
+    pub blocks: Blocks,
+    /// The number of the last import.
+    pub last_import: u64,
+}
+
+/// The parts of a snapshot of `partition` with what was imported, and the trips of `book`, in order.
+/// `seal` is called behind the last one and must return only when everything captured is durable.
 pub fn parts(
     partition: Arc<Partition>,
-    registry: Arc<Registry>,
-    last_import: u64,
+    imported: Imported,
+    book: Arc<RwLock<TripBook>>,
     seal: impl FnOnce() -> Result<(), SnapshotError>,
 ) -> impl Iterator<Item = Result<SnapshotPart, SnapshotError>> {
+    let Imported { registry, blocks, last_import } = imported;
     let ledger_partition = partition.clone();
     let sealed_partition = partition.clone();
     let undoings = partition.ledger().undoings();
@@ -69,7 +99,108 @@ pub fn parts(
         is_whole.then_some(()).ok_or(SnapshotError::Abandoned("a shard was recovered meanwhile"))
     });
     let sealed = sealed.filter_map(|sealed| sealed.err().map(Err));
-    first.flatten().chain(holders).chain(ledger.flatten()).map(Ok).chain(sealed)
+    let trips = std::iter::once_with(move || trip_parts(&blocks, book));
+    first
+        .flatten()
+        .chain(holders)
+        .chain(ledger.flatten())
+        .chain(trips.flatten())
+        .map(Ok)
+        .chain(sealed)
+}
+
+/// Blocks, claims, trips, marks and used numbers, each captured when it is asked for.
+fn trip_parts(
+    blocks: &Blocks,
+    book: Arc<RwLock<TripBook>>,
+) -> impl Iterator<Item = SnapshotPart> + use<> {
+    let mut all = Vec::new();
+    write_blocks(&blocks.changes().collect::<Vec<_>>(), &mut all);
+    let chunk_bytes = PART_BYTES / BLOCK_BYTES * BLOCK_BYTES;
+    let blocks = all.chunks(chunk_bytes).map(|chunk| group(vec![chunk.to_vec()]).concat());
+    let blocks = numbered(KIND_BLOCKS, blocks.collect());
+    let claims = group(claim_entries(&read(&book)));
+    let (trips, behind) = (book.clone(), book);
+    let mut next = 0;
+    let trips = std::iter::from_fn(move || {
+        let (list, at) = read(&trips).stored_from(next, PART_BYTES)?;
+        next = at;
+        Some(list)
+    });
+    let trips = (0..).zip(trips.filter(|list| !list.is_empty()));
+    let trips = trips.map(|(index, bytes)| SnapshotPart { kind: KIND_TRIPS, index, bytes });
+    let behind = std::iter::once_with(move || {
+        let book = read(&behind);
+        numbered(KIND_MARKS, group(mark_entries(&book)))
+            .chain(numbered(KIND_FORGOTTEN, group(forgotten_entries(&book))))
+    });
+    blocks.chain(numbered(KIND_CLAIMS, claims)).chain(trips).chain(behind.flatten())
+}
+
+/// The events that lead to each claim; entries stay small.
+fn claim_entries(book: &TripBook) -> Vec<Vec<u8>> {
+    let mut entries = Vec::new();
+    let mut push = |event: &ClaimEvent| {
+        let mut stored = Vec::new();
+        write_claim_event(event, &mut stored);
+        entries.push(stored);
+    };
+    for claim in book.claims() {
+        let (id, at) = (claim.id, claim.changed_at);
+        let (organization, period) = (claim.organization, claim.period);
+        push(&ClaimEvent::Created { id, organization, period, at: claim.created_at });
+        for lines in claim.lines.chunks(CLAIM_LINES) {
+            push(&ClaimEvent::Extended { id, lines: lines.to_vec(), marks: Vec::new() });
+        }
+        let refusal =
+            |(name, reason): (&TripName, &String)| Refusal { name: *name, reason: reason.clone() };
+        let refusals: Vec<Refusal> = claim.refusals.iter().map(refusal).collect();
+        let states: &[ClaimState] = &[
+            ClaimState::Submitted,
+            ClaimState::Processed,
+            ClaimState::Accepted,
+            ClaimState::PartlyRefused,
+            ClaimState::Paid,
+        ];
+        for state in states.iter().filter(|state| **state <= claim.state) {
+            match state {
+                ClaimState::Draft => {}
+                ClaimState::Submitted => push(&ClaimEvent::Submitted { id, at }),
+                ClaimState::Processed => {
+                    push(&ClaimEvent::Processed { id, at, refusals: Vec::new() });
+                    for refusals in refusals.chunks(CLAIM_REFUSALS) {
+                        push(&ClaimEvent::Processed { id, at, refusals: refusals.to_vec() });
+                    }
+                }
+                ClaimState::Accepted | ClaimState::PartlyRefused => {
+                    push(&ClaimEvent::Decided { id, at });
+                }
+                ClaimState::Paid => push(&ClaimEvent::Paid { id, at }),
+            }
+        }
+        if claim.is_archived {
+            push(&ClaimEvent::Archived { id, totals: claim.totals });
+        }
+    }
+    entries
+}
+
+fn mark_entries(book: &TripBook) -> Vec<Vec<u8>> {
+    let marked = book.slots().filter_map(|slot| Some((slot.name, slot.mark?)));
+    marked.map(|(name, mark)| pack(&(name.terminal.0, name.seq.0, mark.number()))).collect()
+}
+
+fn forgotten_entries(book: &TripBook) -> Vec<Vec<u8>> {
+    let entry = |(terminal, first, last)| {
+        let mut stored = Vec::new();
+        write_forgotten(terminal, first, last, &mut stored);
+        stored
+    };
+    book.forgotten().map(entry).collect()
+}
+
+fn read(book: &RwLock<TripBook>) -> RwLockReadGuard<'_, TripBook> {
+    book.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn numbered(kind: u8, parts: Vec<Vec<u8>>) -> impl Iterator<Item = SnapshotPart> {
@@ -206,6 +337,7 @@ impl<'a> SnapshotReader<'a> {
         }
         self.build_directory();
         self.state.writer.commit(self.revision);
+        self.state.trips.settle();
         Ok(())
     }
 
@@ -217,6 +349,9 @@ impl<'a> SnapshotReader<'a> {
             self.state.last_import = last_import;
             return Ok(());
         }
+        if matches!(part.kind, KIND_CLAIMS | KIND_TRIPS | KIND_MARKS | KIND_FORGOTTEN) {
+            return if self.extent.has_trips() { self.read_trip_part(part) } else { Ok(()) };
+        }
         let registry_is_wanted = self.extent == Extent::Whole;
         for entry in Entries::of(&part.bytes) {
             let entry = entry?;
@@ -225,13 +360,41 @@ impl<'a> SnapshotReader<'a> {
                     apply_change(&mut self.items, &read_change(entry)?);
                 }
                 KIND_HOLDERS if registry_is_wanted => self.read_holder(entry)?,
-                KIND_DIRECTORY | KIND_HOLDERS => {}
+                KIND_BLOCKS if registry_is_wanted => {
+                    self.state.blocks.apply(&read_blocks(entry)?);
+                }
+                KIND_DIRECTORY | KIND_HOLDERS | KIND_BLOCKS => {}
+                KIND_TRANSACTIONS | KIND_SPENT_PLACES if !self.extent.has_ledger() => {}
                 KIND_TRANSACTIONS => match Record::read(entry)? {
                     Record::Event(event) => self.state.ledger.apply(&event, BatchMark::default()),
                     _ => return Err(StoredStateError::UnknownPart(part.kind)),
                 },
                 KIND_SPENT_PLACES => self.read_place(entry)?,
                 kind => return Err(StoredStateError::UnknownPart(kind)),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_trip_part(&mut self, part: &SnapshotPart) -> Result<(), StoredStateError> {
+        let book = &mut self.state.trips;
+        if part.kind == KIND_TRIPS {
+            return Ok(book.apply_trips(&part.bytes)?);
+        }
+        for entry in Entries::of(&part.bytes) {
+            let entry = entry?;
+            match part.kind {
+                KIND_CLAIMS => book.restore_claim(&read_claim_event(entry)?),
+                KIND_MARKS => {
+                    let (terminal, seq, reason): (u64, u64, u8) = unpack(entry)?;
+                    let name = TripName { terminal: TerminalId(terminal), seq: TripSeq(seq) };
+                    let reason = TripReason::from_number(reason);
+                    book.restore_mark(name, reason.ok_or(StoredTripError::Value)?);
+                }
+                _ => {
+                    let (terminal, first, last) = read_forgotten(entry)?;
+                    book.restore_forgotten(terminal, first, last);
+                }
             }
         }
         Ok(())
@@ -290,6 +453,12 @@ pub enum StoredStateError {
     /// The snapshot itself cannot be read.
     #[error("the snapshot cannot be read")]
     Snapshot(#[from] SnapshotError),
+    /// A trip, claim or block cannot be read.
+    #[error("a stored trip, claim or block cannot be read")]
+    Trip(#[from] StoredTripError),
+    /// A list of trips cannot be read.
+    #[error("a stored list of trips cannot be read")]
+    Trips(#[from] TripBookError),
     /// Written by a newer program.
     #[error("a part of the unknown kind {0}")]
     UnknownPart(u8),

@@ -163,6 +163,16 @@ pub enum OrganizationState {
     Testing,
 }
 
+/// What an organization is to the programme.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OrganizationRole {
+    /// It serves cards and is reimbursed.
+    #[default]
+    Acceptor,
+    /// It decides on claims.
+    Ministry,
+}
+
 /// A keyed digest of a client secret; the secret itself is nowhere.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct SecretDigest(pub [u8; 32]);
@@ -194,6 +204,8 @@ pub struct Organization {
     pub categories: Vec<CategoryId>,
     /// Whether it may ask for the history (D0 §8).
     pub history: bool,
+    /// What it is to the programme.
+    pub role: OrganizationRole,
 }
 
 impl Organization {

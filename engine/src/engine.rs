@@ -10,7 +10,7 @@ use arc_swap::Guard;
 
 use crate::answer::{Answer, Reply};
 use crate::calendar::{Clock, Timestamp};
-use crate::checkpoint;
+use crate::checkpoint::{self, Imported};
 use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
 use crate::committer::{self, Committer};
 use crate::decide::{Explanation, Terms, explain};
@@ -20,7 +20,9 @@ use crate::import::{ImportError, ImportReport, PreparedImport, Recorded, Registr
 use crate::journal::{Journal, Position, Tenure};
 use crate::keys::Keys;
 use crate::ledger::LedgerSettings;
-use crate::limits::{CHECKED_TTL_SECONDS, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX};
+use crate::limits::{
+    CHECKED_TTL_SECONDS, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX, TRIPS_MAX,
+};
 use crate::partition::Partition;
 use crate::record::Record;
 use crate::recovery::{Extent, RecoveryError, Sources, recover};
@@ -31,6 +33,10 @@ use crate::shard_actor::{self, Fault};
 use crate::snapshot::{SnapshotError, SnapshotStore};
 use crate::supervisor::{self, Caretaker};
 use crate::transaction::Amounts;
+use crate::trips::clerk::Clerk;
+use crate::trips::desk;
+use crate::trips::judge::TripRules;
+use crate::trips::office::Trips;
 
 /// How long one part of an import may wait to become durable.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,6 +70,10 @@ pub struct Settings {
     pub checked_ttl_seconds: i64,
     /// Transactions kept in memory; past it checks answer 6.
     pub transactions_max: usize,
+    /// What carriers and their devices must keep to.
+    pub trip_rules: TripRules,
+    /// Trips kept in memory; past it uploads answer Unavailable.
+    pub trips_max: usize,
 }
 
 impl Default for Settings {
@@ -73,6 +83,8 @@ impl Default for Settings {
             shard_count: 2,
             checked_ttl_seconds: CHECKED_TTL_SECONDS,
             transactions_max: TRANSACTIONS_MAX,
+            trip_rules: TripRules::default(),
+            trips_max: TRIPS_MAX,
         }
     }
 }
@@ -89,6 +101,9 @@ struct Inner {
     keys: Keys,
     /// A std lock: held by blocking callers only, for the length of an import.
     registrar: Mutex<Registrar>,
+    trips: Trips,
+    /// A std lock: held for the moment of taking the handle.
+    clerk: Mutex<Option<JoinHandle<()>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     snapshot_at: AtomicI64,
 }
@@ -147,12 +162,21 @@ impl Engine {
                 move || supervisor::run(&caretaker)
             })?,
         ];
-        let registrar = Registrar::new(recovered.writer, recovered.last_import);
+        let registrar = Registrar::new(recovered.writer, recovered.last_import)
+            .with_blocks(recovered.blocks.clone());
+        let clerk = Clerk::new(recovered.trips, settings.trip_rules, settings.trips_max);
+        let (trips, seat) = Trips::new(clerk, recovered.blocks);
+        let clerk = spawn("trips", {
+            let (desk, shelf) = (trips.desk.clone(), trips.shelf(&caretaker));
+            move || desk::run(&desk, seat, &shelf)
+        })?;
         let inner = Inner {
             caretaker,
             history,
             keys,
             registrar: Mutex::new(registrar),
+            trips,
+            clerk: Mutex::new(Some(clerk)),
             threads: Mutex::new(threads.into()),
             snapshot_at: AtomicI64::new(i64::MIN),
         };
@@ -270,7 +294,8 @@ impl Engine {
         let inner = &self.inner;
         let mut registrar = inner.registrar.lock().unwrap_or_else(PoisonError::into_inner);
         inner.resolve_import(&mut registrar)?;
-        let prepared = registrar.prepare(file, &inner.keys)?;
+        let mut prepared = registrar.prepare(file, &inner.keys)?;
+        prepared.at = inner.caretaker.partition.now();
         let (lines, changes) = (prepared.lines, prepared.changes);
         if changes > 0 {
             inner.record_import(&mut registrar, prepared)?;
@@ -288,16 +313,23 @@ impl Engine {
         if inner.resolve_import(&mut registrar).is_err() {
             return Err(SnapshotError::Abandoned("the end of an import is not known yet"));
         }
-        let replay_from = partition.durable();
-        let registry = partition.registry_full();
-        let last_import = registrar.last_import();
+        let desk = &inner.trips.desk;
+        let Some(replay_from) = desk.between_groups(|| partition.durable()) else {
+            return Err(SnapshotError::Abandoned("the end of an upload is not known yet"));
+        };
+        let imported = Imported {
+            registry: partition.registry_full(),
+            blocks: registrar.blocks().clone(),
+            last_import: registrar.last_import(),
+        };
         drop(registrar);
         let seal = || {
             partition.shards().iter().for_each(|shard| shard.between_batches(|| {}));
             let durable = caretaker.flush(SEAL_TIMEOUT);
             durable.then_some(()).ok_or(SnapshotError::Abandoned("the journal failed meanwhile"))
         };
-        let mut parts = checkpoint::parts(partition.clone(), registry, last_import, seal);
+        let book = desk.book().clone();
+        let mut parts = checkpoint::parts(partition.clone(), imported, book, seal);
         caretaker.snapshots.put(caretaker.id, replay_from, &mut parts)?;
         drop(parts);
         inner.snapshot_at.store(partition.now().0, Ordering::Release);
@@ -329,6 +361,11 @@ impl Engine {
         if let Some(halted) = self.inner.caretaker.halted.get(usize::from(shard.0)) {
             halted.store(false, Ordering::Release);
         }
+    }
+
+    /// Trips, claims and blocks.
+    pub fn trips(&self) -> &Trips {
+        &self.inner.trips
     }
 
     /// The registry as it is now; one guard serves a whole batch of checks.
@@ -378,6 +415,7 @@ impl Engine {
             records: partition.records(),
             snapshot_at: (snapshot_at != i64::MIN).then_some(Timestamp(snapshot_at)),
             openings_dropped: partition.ledger().openings_dropped(),
+            trips: self.trips().trip_count(),
         }
     }
 
@@ -412,9 +450,14 @@ impl Inner {
         prepared: PreparedImport,
     ) -> Result<(), ImportError> {
         let revision = registrar.next_revision();
+        let at = prepared.at;
         let recorded = registrar.record(prepared, &mut |record| self.append(record));
         match recorded {
-            Recorded::Committed => self.publish(registrar.registry().clone()),
+            Recorded::Committed => {
+                // Blocks first: whoever is granted something by this revision is not blocked by it.
+                self.trips.publish(registrar.blocks(), at);
+                self.publish(registrar.registry().clone());
+            }
             Recorded::Abandoned => return Err(ImportError::Unavailable),
             Recorded::Unknown => self.resolve_import(registrar)?,
         }
@@ -451,7 +494,8 @@ impl Inner {
         }
         let recovered =
             self.caretaker.recover(Extent::Whole).map_err(|_| ImportError::Unavailable)?;
-        registrar.resume(recovered.writer, recovered.last_import);
+        registrar.resume(recovered.writer, recovered.blocks, recovered.last_import);
+        self.trips.publish_all(registrar.blocks());
         self.publish(registrar.registry().clone());
         Ok(())
     }
@@ -474,6 +518,12 @@ impl Inner {
     fn stop(&self) {
         let partition = &self.caretaker.partition;
         self.caretaker.stopping.store(true, Ordering::Release);
+        // The clerk finishes while the committer still works for it.
+        self.trips.desk.stop();
+        let clerk = self.clerk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if clerk.is_some_and(|clerk| clerk.join().is_err()) {
+            tracing::error!("the thread of the trips had died");
+        }
         // Whole batches reach the committer before it is told to end.
         partition.shards().iter().for_each(|shard| shard.between_batches(|| shard.close()));
         self.caretaker.stop.store(true, Ordering::Release);
@@ -535,6 +585,8 @@ pub struct EngineStatus {
     pub snapshot_at: Option<Timestamp>,
     /// Openings that were not journaled because too many waited.
     pub openings_dropped: u64,
+    /// Trips in memory.
+    pub trips: usize,
 }
 
 /// One shard.

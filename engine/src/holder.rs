@@ -22,6 +22,19 @@ pub struct Holder {
     pub identifiers: Vec<HolderIdentifier>,
 }
 
+impl Holder {
+    /// The identifiers that a device may grant something to: those of cards that nobody has blocked
+    /// or withdrawn, whatever the date; none of a holder who is out of the programme.
+    pub fn usable_identifiers(&self) -> impl Iterator<Item = Digest> {
+        let is_usable = |card: &Card| card.status == CardStatus::Active;
+        let identifiers = self.identifiers.iter().filter(move |identifier| {
+            let card = identifier.card.and_then(|card| self.cards.get(usize::from(card)));
+            !self.closed && card.is_some_and(is_usable)
+        });
+        identifiers.map(|identifier| identifier.digest)
+    }
+}
+
 /// One plastic or chip.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Card {

@@ -6,21 +6,28 @@
 
 use std::io::BufRead;
 
+use crate::calendar::Timestamp;
 use crate::checkpoint::StoredStateError;
 use crate::entries::{Entries, push_entry};
-use crate::ids::RevisionId;
+use crate::holder::Holder;
+use crate::identifier::Digest;
+use crate::ids::{HolderId, RevisionId};
 use crate::keys::Keys;
 use crate::limits::{IMPORT_ERRORS_MAX, RECORD_BYTES_MAX, REGISTRY_LINE_BYTES_MAX};
-use crate::record::{ImportCommitted, ImportPart, Record};
+use crate::record::{BlockPart, ImportCommitted, ImportPart, Record};
 use crate::registry::Registry;
 use crate::registry::change::RegistryChange;
 use crate::registry::fault::{LineError, LineFault};
 use crate::registry::file::parse_line;
 use crate::registry::stored::{read_change, write_change};
 use crate::registry::writer::{LineChange, RegistryWriter};
+use crate::trips::block::{BlockChange, Blocks};
+use crate::trips::stored::{BLOCK_BYTES, write_blocks};
 
 /// Bytes of one part: a record with room for its header.
 const PART_BYTES_MAX: usize = RECORD_BYTES_MAX - 64;
+/// Blocks in one record.
+const BLOCKS_PER_PART: usize = PART_BYTES_MAX / BLOCK_BYTES;
 /// Bytes before each entry of a part, at most.
 const ENTRY_HEAD_BYTES: usize = 4;
 
@@ -59,11 +66,16 @@ pub struct PreparedImport {
     pub lines: u64,
     /// How many entries change.
     pub changes: u64,
+    /// When the import is recorded: its blocks begin and end then.
+    pub at: Timestamp,
+    /// The identifiers that it blocks or frees.
+    pub blocks: Vec<(Digest, bool)>,
 }
 
 /// The one who writes the registry.
 pub struct Registrar {
     writer: RegistryWriter,
+    blocks: Blocks,
     last_import: u64,
     /// Whether the last import has an unknown end: the next one must not make its revision again.
     is_unresolved: bool,
@@ -83,7 +95,12 @@ pub enum Recorded {
 impl Registrar {
     /// A registrar that goes on from a recovered state.
     pub fn new(writer: RegistryWriter, last_import: u64) -> Registrar {
-        Registrar { writer, last_import, is_unresolved: false }
+        Registrar { writer, blocks: Blocks::default(), last_import, is_unresolved: false }
+    }
+
+    /// The same with the blocks of that state.
+    pub fn with_blocks(self, blocks: Blocks) -> Registrar {
+        Registrar { blocks, ..self }
     }
 
     /// Records a prepared import; `append` makes one record durable or returns false.
@@ -101,6 +118,19 @@ impl Registrar {
                 return Recorded::Abandoned;
             }
         }
+        let change = |(identifier, blocked): &(Digest, bool)| BlockChange {
+            identifier: *identifier,
+            blocked: *blocked,
+            at: prepared.at,
+        };
+        let blocks: Vec<BlockChange> = prepared.blocks.iter().map(change).collect();
+        for chunk in blocks.chunks(BLOCKS_PER_PART) {
+            let mut bytes = Vec::new();
+            write_blocks(chunk, &mut bytes);
+            if !append(&Record::Blocks(BlockPart { import, bytes })) {
+                return Recorded::Abandoned;
+            }
+        }
         let commit = ImportCommitted { import, part_count, revision };
         if !append(&Record::ImportCommitted(commit)) {
             self.is_unresolved = true;
@@ -108,12 +138,14 @@ impl Registrar {
         }
         self.writer = prepared.writer;
         self.writer.commit(revision);
+        self.blocks.apply(&blocks);
         Recorded::Committed
     }
 
     /// Goes on from what the journal knows.
-    pub fn resume(&mut self, writer: RegistryWriter, last_import: u64) {
+    pub fn resume(&mut self, writer: RegistryWriter, blocks: Blocks, last_import: u64) {
         self.writer = writer;
+        self.blocks = blocks;
         self.last_import = self.last_import.max(last_import);
         self.is_unresolved = false;
     }
@@ -128,7 +160,12 @@ impl Registrar {
         if self.is_unresolved {
             return Err(ImportError::Unavailable);
         }
-        prepare(file, &self.writer, keys)
+        let mut prepared = prepare(file, &self.writer, keys)?;
+        // Who is not blocked need not be freed.
+        prepared
+            .blocks
+            .retain(|(identifier, blocked)| *blocked != self.blocks.is_blocked_now(identifier));
+        Ok(prepared)
     }
 
     /// The writer, given up by its registrar.
@@ -144,6 +181,11 @@ impl Registrar {
     /// The registry with every recorded import.
     pub fn registry(&self) -> &Registry {
         self.writer.registry()
+    }
+
+    /// The blocks of every recorded import.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
     }
 
     /// The revision that the next import makes.
@@ -186,6 +228,7 @@ fn prepare(
         }
     }
     let mut numbers = lines.holder_lines.iter();
+    let mut changed = Vec::new();
     for stored in std::mem::take(&mut lines.holders.parts) {
         let before = changes;
         let mut changing = Vec::new();
@@ -201,6 +244,7 @@ fn prepare(
                 Ok(()) => {
                     changes += 1;
                     changing.push(entry);
+                    changed.push(id);
                 }
                 Err(fault) => push_fault(&mut faults, fault.at(line)),
             }
@@ -213,11 +257,42 @@ fn prepare(
         }
     }
     if faults.is_empty() {
-        Ok(PreparedImport { writer, parts: parts.parts, lines: lines.count, changes })
+        let blocks = blocks_between(current, &writer, &changed);
+        let at = Timestamp::default();
+        Ok(PreparedImport { writer, parts: parts.parts, lines: lines.count, changes, at, blocks })
     } else {
         faults.sort_by_key(|fault| fault.line);
         Err(ImportError::Rejected(faults))
     }
+}
+
+/// The identifiers of changed holders that were usable before and are not any more, or the other way
+/// round. Dates that pass are no blocks: a device knows them.
+fn blocks_between(
+    before: &RegistryWriter,
+    after: &RegistryWriter,
+    changed: &[HolderId],
+) -> Vec<(Digest, bool)> {
+    let mut blocks = Vec::new();
+    for id in changed {
+        let of = |writer: &RegistryWriter| writer.holder(*id).map(|holder| holder.to_holder());
+        let (old, new) = (of(before), of(after));
+        let usable = |holder: &Option<Holder>| -> Vec<Digest> {
+            holder.iter().flat_map(Holder::usable_identifiers).collect()
+        };
+        let (old, new) = (usable(&old), usable(&new));
+        // An identifier may have gone to another holder.
+        let is_usable = |identifier: &Digest| {
+            let found = after.registry().find(identifier);
+            let holder = found.map(|found| found.holder.to_holder());
+            holder.is_some_and(|holder| holder.usable_identifiers().any(|one| one == *identifier))
+        };
+        let gone = old.iter().filter(|one| !new.contains(one) && !is_usable(one));
+        blocks.extend(gone.map(|identifier| (*identifier, true)));
+        let come = new.iter().filter(|one| !old.contains(one));
+        blocks.extend(come.map(|identifier| (*identifier, false)));
+    }
+    blocks
 }
 
 /// Applies the parts of a recorded import, in recovery.

@@ -13,3 +13,7 @@
 //! | 9 | A repeated call gets the first answer | [`crate::plan`] | `acceptance`, `simulation` |
 //! | 10 | After a write or sync error nothing is acknowledged before recovery | [`crate::partition::Partition::fail`] | `engine`, `simulation`, `journal` |
 //! | 11 | No SNILS, card number, secret or token reaches the journal, a snapshot, a log or a metric | [`crate::identifier`]: only keyed digests leave it | `hostile` |
+//! | 12 | An acknowledged trip is in the log exactly once, with how it stood, and a repeat of it is a duplicate | [`crate::trips::clerk`]: planned against the book and its own group, answered after the append | `trips`, `simulation` |
+//! | 13 | A trip is in at most one claim | [`crate::trips::book::TripBook::apply_claim`] | `trips`, `simulation` |
+//! | 14 | The sums of a claim are those of its lines, to the kopeck | [`crate::trips::claim::Claim::take`], [`crate::trips::claim::Claim::refuse`] | `trips`, `simulation` |
+//! | 15 | Neither the order nor the repetition of uploads changes what is accepted or claimed | [`crate::trips::judge`] looks at one trip, [`crate::trips::evaluation`] at the sorted whole | `trips` |

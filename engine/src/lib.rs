@@ -16,6 +16,7 @@
 //! | [`journal`], [`snapshot`], [`history`], [`calendar::Clock`] | the ports: log, snapshots, past, time |
 //! | [`record`], [`entries`] | stored forms |
 //! | [`identifier`], [`keys`], [`ids`], [`calendar`], [`command`], [`transaction`], [`holder`] | the words of the field as types |
+//! | [`trips`] | what validators report, and what carriers are paid for it |
 //! | [`limits`], [`invariant`] | every limit and every promise by name |
 //!
 //! # A check
@@ -115,3 +116,5 @@ pub mod supervisor;
 pub mod table;
 #[cfg(feature = "server")]
 pub mod transaction;
+#[cfg(feature = "server")]
+pub mod trips;

@@ -46,6 +46,47 @@ pub const RIGHTS_PER_HOLDER_MAX: usize = 64;
 pub const IDENTIFIERS_PER_HOLDER_MAX: usize = 256;
 /// Days that a history query may span (C-18).
 pub const HISTORY_DAYS_MAX: i32 = 366;
+/// Bytes of each text of a trip.
+pub const TRIP_TEXT_BYTES_MAX: usize = 32;
+/// The highest tariff of a trip, kopecks: ten million rubles. Sums of trips cannot overflow.
+pub const TRIP_TARIFF_KOPECKS_MAX: u64 = 1_000_000_000;
+/// Seconds that a trip may be ahead of the engine's clock (catalogue §6.6).
+pub const TRIP_FUTURE_SECONDS_MAX: i64 = 5 * 60;
+/// Seconds after which a person must look at a trip (catalogue §6.6).
+pub const TRIP_LATE_SECONDS: i64 = 45 * 86_400;
+/// Trips of one upload.
+pub const UPLOAD_TRIPS_MAX: usize = 16_384;
+/// Trips of all uploads that wait for the clerk; past it an upload answers Unavailable.
+pub const TRIPS_WAITING_MAX: usize = 131_072;
+/// Uploads and changes of claims that wait for the clerk.
+pub const TRIP_ERRANDS_MAX: usize = 256;
+/// Trips that the clerk has made durable together.
+pub const TRIP_GROUP_MAX: usize = 32_768;
+/// Trips held in memory unless configured; past it uploads answer Unavailable.
+pub const TRIPS_MAX: usize = 4 << 20;
+/// Seconds for which a trip whose fate is settled stays in memory; longer than a repeat of it could
+/// be accepted.
+pub const TRIP_SECONDS_KEPT: i64 = 90 * 86_400;
+/// Seconds for which a disputed trip stays in memory.
+pub const DISPUTE_SECONDS_KEPT: i64 = 366 * 86_400;
+/// Seconds for which a block is remembered: longer than any registry that was built before it is.
+pub const BLOCK_SECONDS_KEPT: i64 = 61 * 86_400;
+/// Claims, all states together.
+pub const CLAIMS_MAX: usize = 1 << 20;
+/// Trips refused by one call.
+pub const REFUSALS_MAX: usize = 1_000;
+/// Characters of a reason for a refusal.
+pub const REFUSAL_CHARACTERS_MAX: usize = 200;
+/// Refusals in one record.
+pub const REFUSALS_PER_RECORD: usize = 250;
+/// Days that a claim may span.
+pub const CLAIM_DAYS_MAX: i32 = 366;
+/// Bytes of trips in one record.
+pub const TRIP_RECORD_BYTES: usize = 128 << 10;
+/// Bytes of trips that the clerk hands to the committer at once.
+pub const TRIP_BATCH_BYTES: usize = 1 << 20;
+/// Lines of a claim in one record.
+pub const CLAIM_LINES_PER_RECORD: usize = 4_096;
 /// Milliseconds that a request may take, unless it says otherwise (D0 §6.4).
 pub const DEADLINE_MS: u64 = 3_000;
 
@@ -54,3 +95,9 @@ const _: () = assert!(SHARD_BATCH_COMMANDS_MAX * 256 + FRAME_BYTES_SPARE < FRAME
 const _: () = assert!(SHARD_BATCH_COMMANDS_MAX <= MAILBOX_COMMANDS_MAX);
 const _: () = assert!(OPENINGS_WAITING_MAX as u64 <= TRANSACTION_IDS_BLOCK);
 const _: () = assert!(OPENINGS_PER_FRAME_MAX * 96 < FRAME_BYTES_SPARE);
+const _: () = assert!(TRIP_RECORD_BYTES + 1_024 < RECORD_BYTES_MAX);
+const _: () = assert!(TRIP_BATCH_BYTES + RECORD_BYTES_MAX + FRAME_BYTES_SPARE < FRAME_BYTES_MAX);
+const _: () = assert!(UPLOAD_TRIPS_MAX <= TRIP_GROUP_MAX && TRIP_GROUP_MAX <= TRIPS_WAITING_MAX);
+const _: () = assert!(CLAIM_LINES_PER_RECORD * 32 < TRIP_RECORD_BYTES + 1_024);
+const _: () = assert!(TRIP_SECONDS_KEPT > TRIP_LATE_SECONDS);
+const _: () = assert!(REFUSALS_PER_RECORD * (REFUSAL_CHARACTERS_MAX * 4 + 32) < RECORD_BYTES_MAX);

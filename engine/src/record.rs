@@ -11,10 +11,16 @@ use crate::ids::{
     CategoryId, HolderId, Kopecks, OrganizationId, RevisionId, ServiceId, TerminalId, TransactionId,
 };
 use crate::transaction::{Amounts, Cancellation, Confirmation, Event, LimitPeriod, Transaction};
+use crate::trips::claim::ClaimEvent;
+use crate::trips::stored::{StoredTripError, read_claim_event, write_claim_event};
 
 /// One entry of the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Record {
+    /// Blocks that begin or end with an import; they take effect with its [`ImportCommitted`].
+    Blocks(BlockPart),
+    /// A claim changed.
+    Claim(ClaimEvent),
     /// A transaction changed.
     Event(Event),
     /// Transaction ids up to and including this one may be given out.
@@ -23,6 +29,27 @@ pub enum Record {
     ImportCommitted(ImportCommitted),
     /// A part of an import that takes effect only with its [`ImportCommitted`].
     ImportPart(ImportPart),
+    /// Trips were recorded.
+    Trips(TripList),
+    /// Trips and claims that were settled for long at this instant left memory.
+    TripsSwept(Timestamp),
+}
+
+/// Blocks that begin or end with an import.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BlockPart {
+    /// Which import.
+    pub import: u64,
+    /// The changes, see [`crate::trips::stored::read_blocks`].
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// Recorded trips.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TripList {
+    /// The trips, each behind its length, see [`crate::trips::stored::read_trip`].
+    pub bytes: Vec<u8>,
 }
 
 /// A piece of an import, in the stored form of the registry.
@@ -54,6 +81,10 @@ const TAG_CANCELLED: u8 = 3;
 const TAG_IDS_RESERVED: u8 = 4;
 const TAG_IMPORT_PART: u8 = 5;
 const TAG_IMPORT_COMMITTED: u8 = 6;
+const TAG_TRIPS: u8 = 7;
+const TAG_CLAIM: u8 = 8;
+const TAG_BLOCKS: u8 = 9;
+const TAG_TRIPS_SWEPT: u8 = 10;
 
 type StoredTransaction = (u64, u32, u64, u32, u32, u64, i64, Option<(i32, i32)>);
 type StoredConfirmation = (StoredTransaction, i64, Option<u64>, Option<u64>);
@@ -64,9 +95,21 @@ impl Record {
         push_entry(records, |out| self.write(out));
     }
 
+    /// Appends a record of trips, each of which is an entry of `list`, with its length.
+    pub fn push_trips(list: &[u8], records: &mut Vec<u8>) {
+        push_entry(records, |out| write_trips(list, out));
+    }
+
     /// Appends the stored form without a length.
     pub fn write(&self, out: &mut Vec<u8>) {
         match self {
+            Record::Blocks(part) => pack(out, TAG_BLOCKS, part),
+            Record::Claim(event) => {
+                out.push(TAG_CLAIM);
+                write_claim_event(event, out);
+            }
+            Record::Trips(list) => write_trips(&list.bytes, out),
+            Record::TripsSwept(at) => pack(out, TAG_TRIPS_SWEPT, &(at.0,)),
             Record::Event(Event::Opened(transaction)) => {
                 pack(out, TAG_OPENED, &stored_transaction(transaction));
             }
@@ -139,6 +182,13 @@ impl Record {
                 let revision = RevisionId(revision);
                 Ok(Record::ImportCommitted(ImportCommitted { import, part_count, revision }))
             }
+            TAG_TRIPS => Ok(Record::Trips(TripList { bytes: body.to_vec() })),
+            TAG_CLAIM => Ok(Record::Claim(read_claim_event(body)?)),
+            TAG_BLOCKS => Ok(Record::Blocks(unpack(body)?)),
+            TAG_TRIPS_SWEPT => {
+                let (at,) = unpack(body)?;
+                Ok(Record::TripsSwept(Timestamp(at)))
+            }
             tag => Err(RecordError::UnknownTag(tag)),
         }
     }
@@ -153,9 +203,18 @@ pub enum RecordError {
     /// The body does not have the shape that the tag promises.
     #[error("a record that cannot be read")]
     Malformed(#[from] rmp_serde::decode::Error),
+    /// The body is not of a trip or claim.
+    #[error(transparent)]
+    Trip(#[from] StoredTripError),
     /// Written by a newer program.
     #[error("a record with the unknown tag {0}")]
     UnknownTag(u8),
+}
+
+/// The tag and the list as it is: the entries of a list need no wrapping.
+fn write_trips(list: &[u8], out: &mut Vec<u8>) {
+    out.push(TAG_TRIPS);
+    out.extend_from_slice(list);
 }
 
 fn pack<T: Serialize>(out: &mut Vec<u8>, tag: u8, body: &T) {
@@ -199,6 +258,7 @@ fn transaction(stored: StoredTransaction) -> Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trips::claim::ClaimId;
 
     #[test]
     fn every_record_comes_back_as_it_went() {
@@ -227,6 +287,9 @@ mod tests {
             Record::IdsReserved(TransactionId(1 << 20)),
             Record::ImportPart(ImportPart { import: 1, index: 2, bytes: vec![0, 255] }),
             Record::ImportCommitted(ImportCommitted { import: 1, part_count: 3, revision }),
+            Record::Claim(ClaimEvent::Paid { id: ClaimId(1), at: Timestamp(2) }),
+            Record::Blocks(BlockPart { import: 1, bytes: vec![7; 25] }),
+            Record::TripsSwept(Timestamp(7)),
         ] {
             let mut bytes = Vec::new();
             record.write(&mut bytes);

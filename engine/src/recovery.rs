@@ -13,6 +13,9 @@ use crate::ledger::{BatchMark, Ledger, LedgerSettings};
 use crate::record::{ImportCommitted, Record, RecordError};
 use crate::registry::writer::RegistryWriter;
 use crate::snapshot::{SnapshotError, SnapshotStore};
+use crate::trips::block::{BlockChange, Blocks};
+use crate::trips::book::TripBook;
+use crate::trips::stored::read_blocks;
 
 /// What recovery reads from.
 #[derive(Clone, Copy)]
@@ -33,6 +36,10 @@ pub struct Recovered {
     pub ledger: Ledger,
     /// The highest number of an import in the log.
     pub last_import: u64,
+    /// Since when cards are blocked.
+    pub blocks: Blocks,
+    /// The trips and claims.
+    pub trips: TripBook,
 }
 
 /// Which part of the state is wanted.
@@ -40,8 +47,22 @@ pub struct Recovered {
 pub enum Extent {
     /// The transactions only.
     Ledger,
+    /// The trips and claims only.
+    Trips,
     /// All of it.
     Whole,
+}
+
+impl Extent {
+    /// Whether trips and claims are wanted.
+    pub fn has_trips(self) -> bool {
+        self != Extent::Ledger
+    }
+
+    /// Whether transactions are wanted.
+    pub fn has_ledger(self) -> bool {
+        self != Extent::Trips
+    }
 }
 
 /// Reads the state. A snapshot that cannot be read is passed over for the one before it, and more
@@ -82,7 +103,7 @@ fn replay(
     mut state: Recovered,
     extent: Extent,
 ) -> Result<Recovered, RecoveryError> {
-    let mut imports = BTreeMap::new();
+    let mut imports = Imports::default();
     for stored in sources.journal.read(sources.partition, from)? {
         let stored = stored?;
         replay_frame(&stored.frame, &mut state, &mut imports, extent)
@@ -95,17 +116,29 @@ fn replay(
 fn replay_frame(
     frame: &Frame,
     state: &mut Recovered,
-    imports: &mut BTreeMap<u64, Vec<Vec<u8>>>,
+    imports: &mut Imports,
     extent: Extent,
 ) -> Result<(), StoredStateError> {
     for record in frame.records() {
         match Record::read(record)? {
-            Record::Event(event) => state.ledger.apply(&event, BatchMark::default()),
+            Record::Event(event) if extent.has_ledger() => {
+                state.ledger.apply(&event, BatchMark::default());
+            }
+            Record::Trips(list) if extent.has_trips() => state.trips.apply_trips(&list.bytes)?,
+            Record::Claim(event) if extent.has_trips() => state.trips.apply_claim(&event),
+            Record::TripsSwept(at) if extent.has_trips() => state.trips.apply_sweep(at),
+            Record::Event(_) | Record::Trips(_) | Record::Claim(_) | Record::TripsSwept(_) => {}
+            Record::Blocks(part) => {
+                if extent == Extent::Whole {
+                    let blocks = imports.blocks.entry(part.import).or_default();
+                    blocks.extend(read_blocks(&part.bytes)?);
+                }
+            }
             Record::IdsReserved(through) => state.ledger.reserve_ids(through),
             Record::ImportPart(part) => {
                 state.last_import = state.last_import.max(part.import);
                 if extent == Extent::Whole {
-                    let parts = imports.entry(part.import).or_default();
+                    let parts = imports.parts.entry(part.import).or_default();
                     // A part that was written again after an unknown end replaces itself.
                     let index = usize::try_from(part.index).unwrap_or(usize::MAX);
                     parts.truncate(index);
@@ -113,14 +146,23 @@ fn replay_frame(
                 }
             }
             Record::ImportCommitted(commit) => {
-                let parts = imports.remove(&commit.import).unwrap_or_default();
+                let parts = imports.parts.remove(&commit.import).unwrap_or_default();
+                let blocks = imports.blocks.remove(&commit.import).unwrap_or_default();
                 if extent == Extent::Whole {
                     replay_import(state, commit, &parts)?;
+                    state.blocks.apply(&blocks);
                 }
             }
         }
     }
     Ok(())
+}
+
+/// What of imports is read before their commit.
+#[derive(Default)]
+struct Imports {
+    parts: BTreeMap<u64, Vec<Vec<u8>>>,
+    blocks: BTreeMap<u64, Vec<BlockChange>>,
 }
 
 fn replay_import(
@@ -145,6 +187,8 @@ impl Recovered {
             writer: RegistryWriter::default(),
             ledger: Ledger::new(settings),
             last_import: 0,
+            blocks: Blocks::default(),
+            trips: TripBook::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use engine::command::Rejection;
+use engine::trips::claim::ClaimError;
 
 /// Why a call is refused before or instead of a business answer.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -17,6 +18,10 @@ pub enum ApiError {
     BadInterval,
     /// The body is not a JSON object in UTF-8.
     BadJson,
+    /// There is no such claim, or it is somebody else's.
+    ClaimNotFound,
+    /// The claim is in another state.
+    ClaimWrongState,
     /// More than one kind of identifier.
     ConflictingIds,
     /// A field that this connection type may not send.
@@ -45,6 +50,8 @@ pub enum ApiError {
     TransactionNotFound,
     /// The transaction was settled otherwise before.
     TransactionWrongState,
+    /// The claim has no such trip.
+    TripNotFound,
     /// No valid token.
     Unauthorised,
     /// The engine cannot answer now.
@@ -81,10 +88,12 @@ macro_rules! wire {
 
 impl ApiError {
     /// Every error, in the order of their declaration.
-    pub const ALL: [ApiError; 19] = [
+    pub const ALL: [ApiError; 22] = [
         ApiError::BadFormat,
         ApiError::BadInterval,
         ApiError::BadJson,
+        ApiError::ClaimNotFound,
+        ApiError::ClaimWrongState,
         ApiError::ConflictingIds,
         ApiError::FieldNotForType,
         ApiError::Forbidden,
@@ -99,6 +108,7 @@ impl ApiError {
         ApiError::TransactionMismatch,
         ApiError::TransactionNotFound,
         ApiError::TransactionWrongState,
+        ApiError::TripNotFound,
         ApiError::Unauthorised,
         ApiError::Unavailable,
     ];
@@ -149,6 +159,15 @@ impl ApiError {
             ),
             ApiError::BadInterval => {
                 wire!(BAD_REQUEST, "bad_interval", "Неверный интервал дат", 109)
+            }
+            ApiError::ClaimNotFound => {
+                wire!(NOT_FOUND, "claim_not_found", "Заявка не найдена", 110)
+            }
+            ApiError::ClaimWrongState => {
+                wire!(CONFLICT, "claim_wrong_state", "Состояние заявки не допускает операцию", 111)
+            }
+            ApiError::TripNotFound => {
+                wire!(NOT_FOUND, "trip_not_found", "Поездка не входит в заявку", 112)
             }
             ApiError::Unauthorised => {
                 wire!(UNAUTHORIZED, "unauthorised", "Требуется авторизация", 120)
@@ -203,6 +222,17 @@ impl From<Rejection> for ApiError {
     }
 }
 
+impl From<ClaimError> for ApiError {
+    fn from(error: ClaimError) -> ApiError {
+        match error {
+            ClaimError::NoSuchTrip => ApiError::TripNotFound,
+            ClaimError::NotFound => ApiError::ClaimNotFound,
+            ClaimError::Unavailable => ApiError::Unavailable,
+            ClaimError::WrongState => ApiError::ClaimWrongState,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +256,9 @@ mod tests {
         check(ApiError::TransactionWrongState, 409, Some(107));
         check(ApiError::TransactionMismatch, 409, Some(108));
         check(ApiError::BadInterval, 400, Some(109));
+        check(ApiError::ClaimNotFound, 404, Some(110));
+        check(ApiError::ClaimWrongState, 409, Some(111));
+        check(ApiError::TripNotFound, 404, Some(112));
         check(ApiError::Unauthorised, 401, Some(120));
         check(ApiError::Forbidden, 403, Some(121));
         check(ApiError::IpDenied, 403, Some(122));

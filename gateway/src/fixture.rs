@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use engine::calendar::{UtcOffset, Validity};
 use engine::directory::{
-    Area, Category, Connection, Directory, DirectoryItems, Item, Organization, OrganizationState,
-    Region, Terminal,
+    Area, Category, Connection, Directory, DirectoryItems, Item, Organization, OrganizationRole,
+    OrganizationState, Region, Terminal,
 };
 use engine::ids::{AreaId, CategoryId, OrganizationId, RegionCode, TerminalId};
 
@@ -44,6 +44,7 @@ pub fn directory(change: impl FnOnce(&mut DirectoryItems)) -> Directory {
             ip_allow: vec!["127.0.0.1/32".parse().unwrap()],
             categories: vec![CategoryId(20)],
             history: id == 9,
+            role: OrganizationRole::Acceptor,
         };
         items.organizations.insert(OrganizationId(id), present(organization));
     };

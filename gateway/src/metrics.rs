@@ -27,6 +27,8 @@ pub enum Call {
     Check,
     /// `/api/v2/checks`
     Checks,
+    /// `/api/v2/claims` and what lies below
+    Claims,
     /// `/api/ConfirmTransaction`
     Confirm,
     /// `/.well-known/openid-configuration`
@@ -41,15 +43,18 @@ pub enum Call {
     Token,
     /// `/api/GetTransactions`
     Transactions,
+    /// `/api/v2/trips`
+    Trips,
     /// Any other path.
     Unknown,
 }
 
 impl Call {
-    const ALL: [Call; 11] = [
+    const ALL: [Call; 13] = [
         Call::Cancel,
         Call::Check,
         Call::Checks,
+        Call::Claims,
         Call::Confirm,
         Call::Discovery,
         Call::PublicKeys,
@@ -57,6 +62,7 @@ impl Call {
         Call::Tickets,
         Call::Token,
         Call::Transactions,
+        Call::Trips,
         Call::Unknown,
     ];
 
@@ -70,6 +76,8 @@ impl Call {
             "/api/GetTransactions" => Call::Transactions,
             "/api/v2/checks" => Call::Checks,
             "/api/v2/tickets" => Call::Tickets,
+            "/api/v2/trips" => Call::Trips,
+            path if path.starts_with("/api/v2/claims") => Call::Claims,
             "/connect/token" => Call::Token,
             "/.well-known/openid-configuration" => Call::Discovery,
             "/.well-known/jwks.json" => Call::PublicKeys,
@@ -82,6 +90,7 @@ impl Call {
             Call::Cancel => "cancel",
             Call::Check => "check",
             Call::Checks => "checks",
+            Call::Claims => "claims",
             Call::Confirm => "confirm",
             Call::Discovery => "discovery",
             Call::PublicKeys => "public_keys",
@@ -89,6 +98,7 @@ impl Call {
             Call::Tickets => "tickets",
             Call::Token => "token",
             Call::Transactions => "transactions",
+            Call::Trips => "trips",
             Call::Unknown => "unknown",
         }
     }
@@ -184,6 +194,7 @@ struct EngineMetrics {
     holders: IntGauge,
     revision: IntGauge,
     transactions: IntGauge,
+    trips: IntGauge,
     waiting: IntGaugeVec,
     up: IntGaugeVec,
     frames: IntCounter,
@@ -294,6 +305,7 @@ impl EngineMetrics {
             holders: gauge("eligo_holders", "Holders in the registry")?,
             revision: gauge("eligo_registry_revision", "Revision of the registry")?,
             transactions: gauge("eligo_transactions", "Transactions in memory")?,
+            trips: gauge("eligo_trips", "Trips in memory")?,
             waiting: by_shard("eligo_shard_waiting", "Commands that wait for a shard")?,
             up: by_shard("eligo_shard_up", "1 while a shard takes commands")?,
             frames: counter(registry, "eligo_journal_frames_total", "Frames appended")?,
@@ -328,6 +340,7 @@ impl EngineMetrics {
         self.holders.set(whole(status.holders));
         self.revision.set(i64::try_from(status.revision.0).unwrap_or(i64::MAX));
         self.transactions.set(whole(status.transactions));
+        self.trips.set(whole(status.trips));
         for (shard, shard_status) in status.shards.iter().enumerate() {
             let shard = shard.to_string();
             self.waiting.with_label_values(&[&shard]).set(whole(shard_status.waiting));

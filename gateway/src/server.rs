@@ -29,7 +29,6 @@ use crate::link::Link;
 use crate::link::fleet::Fleet;
 use crate::link::kit::KitRegistries;
 use crate::link::metrics::LinkMetrics;
-use crate::link::ports::NoTrips;
 use crate::link::server::{LinkSocket, LinkStartError, RunningLink};
 use crate::metrics::Metrics;
 use crate::node::{self, Node, NodeError, RegistryError};
@@ -194,7 +193,7 @@ impl Reserved<'_> {
             trust: self.trust,
             fleet: Arc::new(Fleet::new(Arc::clone(&metrics))),
             budgets: self.settings.budgets,
-            trips: Arc::new(NoTrips),
+            trips: Arc::new(crate::link::trips::EngineTrips::new(gateway)),
             registries: Arc::new(KitRegistries::new(gateway)),
             metrics,
         };

@@ -77,6 +77,17 @@ impl Client {
         self.client.get(path, &[]).expect("no answer").into()
     }
 
+    /// One GET with headers as given.
+    pub fn get_with(&mut self, path: &str, headers: &[&str]) -> Response {
+        self.client.get(path, headers).expect("no answer").into()
+    }
+
+    /// The same for an answer that is no text: status and body.
+    pub fn get_bytes(&mut self, path: &str, headers: &[&str]) -> (u16, Vec<u8>) {
+        let answer = self.client.get(path, headers).expect("no answer");
+        (answer.status, answer.body)
+    }
+
     /// A call of the web service.
     pub fn call(&mut self, token: &str, path: &str, body: &str) -> Response {
         self.try_call(token, path, body).expect("no answer")

@@ -13,3 +13,4 @@ pub mod seed;
 pub mod server;
 pub mod simulation;
 pub mod stage;
+pub mod trips;

@@ -3,7 +3,7 @@
 //!
 //! [`node`] is the engine with its threads taken away, [`town`] a registry and [`book`] the
 //! transactions as a naive reader of the rules would keep them, [`story`] what happens, [`audit`] what
-//! must hold in between.
+//! must hold in between, [`travel`] trips and claims.
 
 pub mod audit;
 pub mod book;
@@ -14,3 +14,4 @@ pub mod settle;
 pub mod storage;
 pub mod story;
 pub mod town;
+pub mod travel;

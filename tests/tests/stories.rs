@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use engine::answer::{Postable, Reply};
 use engine::calendar::Clock;
-use engine::checkpoint;
+use engine::checkpoint::{self, Imported};
 use engine::command::{
     Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Refusal, Rejection, SettleAnswer,
 };
@@ -22,6 +22,7 @@ use engine::shard::ShardWorker;
 use engine::shard::Submission;
 use engine::snapshot::{SnapshotError, SnapshotStore};
 use engine::transaction::{Amounts, Event};
+use engine::trips::block::Blocks;
 use tests::fixture;
 use tests::memory::{AppendFault, HandClock};
 use tests::simulation::node::{Disk, Node, PARTITION};
@@ -267,13 +268,16 @@ fn a_snapshot_holds_nothing_that_was_undone() {
     let Stage { node, disk, .. } = &mut stage;
     disk.journal.plan_faults([Some(AppendFault::Lost)]);
     let partition = node.partition.clone();
-    let (replay_from, registry) = (partition.durable(), partition.registry_full());
+    let replay_from = partition.durable();
+    let imported =
+        Imported { registry: partition.registry_full(), blocks: Blocks::default(), last_import: 1 };
+    let book = node.clerk().book().clone();
     let seal = || {
         assert!(!node.commit(batches));
         node.recover();
         Ok(())
     };
-    let mut parts = checkpoint::parts(partition, registry, 1, seal);
+    let mut parts = checkpoint::parts(partition, imported, book, seal);
     let put = disk.snapshots.put(PARTITION, replay_from, &mut parts);
     assert!(matches!(put, Err(SnapshotError::Abandoned(_))), "{put:?}");
     assert_eq!(said(&lost), Some(SettleAnswer::Unavailable));
@@ -378,7 +382,7 @@ fn nothing_is_imported_before_the_end_of_the_last_import_is_known() {
     assert!(matches!(refused, Err(ImportError::Unavailable)));
     let recovered = stage.disk.recover(settings(1));
     let (registrar, append) = stage.node.import();
-    registrar.resume(recovered.writer, recovered.last_import);
+    registrar.resume(recovered.writer, recovered.blocks, recovered.last_import);
     drop(append);
     let again = stage.node.registrar().prepare(&mut file.as_bytes(), &keys()).unwrap();
     assert_eq!(again.changes, 0);

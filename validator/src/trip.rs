@@ -102,9 +102,12 @@ pub struct TripResult {
     pub seq: u64,
     /// What became of it.
     pub status: TripStatus,
-    /// Why, where it is not simply accepted.
+    /// Why, where it is not simply accepted; of a duplicate, why the first one was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<TripReason>,
+    /// Of a duplicate, what became of the first one, where that is still known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<TripStatus>,
 }
 
 /// What became of a reported trip.

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use crate::calendar::{Period, UtcOffset};
 use crate::directory::{
-    Area, Category, Connection, Limit, Offer, Organization, OrganizationState, Region, Service,
-    ServiceCategory, ServiceKind, Terminal,
+    Area, Category, Connection, Limit, Offer, Organization, OrganizationRole, OrganizationState,
+    Region, Service, ServiceCategory, ServiceKind, Terminal,
 };
 use crate::ids::{AreaId, CategoryId, OrganizationId, ServiceId, TerminalId};
 use crate::keys::Keys;
@@ -67,6 +67,8 @@ const ORGANIZATION_STATES: &[(&str, OrganizationState)] = &[
     ("suspending", OrganizationState::Suspending),
     ("excluded", OrganizationState::Excluded),
 ];
+const ROLES: &[(&str, OrganizationRole)] =
+    &[("acceptor", OrganizationRole::Acceptor), ("ministry", OrganizationRole::Ministry)];
 /// Whether a terminal in this state may be used.
 const TERMINAL_STATES: &[(&str, bool)] = &[("active", true), ("blocked", false)];
 
@@ -197,6 +199,10 @@ fn organization(line: OrganizationLine<'_>, keys: &Keys) -> Result<RegistryChang
         ip_allow: ip_allow.iter().map(network).collect::<Result<_, _>>()?,
         categories,
         history: line.history.unwrap_or(false),
+        role: match line.role {
+            Some(role) => field::word("role", role.as_str(), ROLES)?,
+            None => OrganizationRole::Acceptor,
+        },
     };
     Ok(RegistryChange::Organization(id, Some(organization)))
 }
@@ -315,6 +321,7 @@ mod tests {
             ip_allow: vec!["127.0.0.1/32".parse().unwrap()],
             categories: vec![CategoryId(10), CategoryId(20), CategoryId(30)],
             history: false,
+            role: OrganizationRole::Acceptor,
         };
         let expected = RegistryChange::Organization(OrganizationId(1), Some(organization));
         assert_eq!(parse(ORGANIZATION), Ok(expected));

@@ -125,6 +125,8 @@ pub struct OrganizationLine<'a> {
     pub ip_allow: Option<Vec<Text<'a>>>,
     pub categories: Option<Vec<i64>>,
     pub history: Option<bool>,
+    #[serde(borrow)]
+    pub role: Option<Text<'a>>,
 }
 
 /// An offer.
@@ -271,6 +273,7 @@ const FIELDS: &[&str] = &[
     "prg_code",
     "priority",
     "region",
+    "role",
     "series",
     "service",
     "service_kind",

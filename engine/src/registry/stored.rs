@@ -16,8 +16,8 @@ use serde_bytes::ByteArray;
 
 use crate::calendar::{Day, Period, UtcOffset, Validity};
 use crate::directory::{
-    Area, Category, Connection, Limit, Offer, Organization, OrganizationState, Region,
-    SecretDigest, Service, ServiceCategory, ServiceKind, Terminal,
+    Area, Category, Connection, Limit, Offer, Organization, OrganizationRole, OrganizationState,
+    Region, SecretDigest, Service, ServiceCategory, ServiceKind, Terminal,
 };
 use crate::ids::{
     AreaId, CategoryId, HolderId, Kopecks, OrganizationId, RegionCode, ServiceId, TerminalId,
@@ -299,6 +299,9 @@ struct StoredOrganization<'a> {
     ip_allow: Vec<String>,
     categories: Vec<u32>,
     history: bool,
+    /// 1 for the ministry; absent for everybody else, so that older programs read them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    role: Option<u8>,
 }
 
 impl<'a> From<&'a Organization> for StoredOrganization<'a> {
@@ -313,6 +316,7 @@ impl<'a> From<&'a Organization> for StoredOrganization<'a> {
             ip_allow: organization.ip_allow.iter().map(IpNet::to_string).collect(),
             categories: organization.categories.iter().map(|category| category.0).collect(),
             history: organization.history,
+            role: (organization.role == OrganizationRole::Ministry).then_some(1),
         }
     }
 }
@@ -334,6 +338,11 @@ impl TryFrom<StoredOrganization<'_>> for Organization {
             ip_allow: stored.ip_allow.iter().map(network).collect::<Result<_, _>>()?,
             categories: stored.categories.into_iter().map(CategoryId).collect(),
             history: stored.history,
+            role: match stored.role {
+                None => OrganizationRole::Acceptor,
+                Some(1) => OrganizationRole::Ministry,
+                Some(_) => return Err(StoredChangeError::Field),
+            },
         })
     }
 }
@@ -520,6 +529,10 @@ mod tests {
                 r#"{{"kind":"organization","id":1,"client_id":"1","client_secret":"s","short_name":"Музей","connection":"{connection}","state":"{state}","area":1,"ip_allow":["10.0.0.0/8","::1"],"categories":[10],"history":true}}"#
             ));
         }
+        lines.push(
+            r#"{"kind":"organization","id":2,"client_id":"m","client_secret":"s","short_name":"Минсоцполитики","connection":"T1V1","state":"active","area":1,"ip_allow":[],"categories":[],"role":"ministry"}"#
+                .to_owned(),
+        );
         for line in lines {
             check(&parse_line(line.as_bytes(), &keys).unwrap());
         }

@@ -14,7 +14,7 @@ use crate::ids::{HolderId, RevisionId};
 use crate::registry::Registry;
 use crate::registry::change::RegistryChange;
 use crate::registry::fault::{LineError, LineFault};
-use crate::registry::holders::{Holders, Slot};
+use crate::registry::holders::{HolderView, Holders, Slot};
 use crate::registry::index::Target;
 use crate::registry::references::{apply_change, apply_directory};
 
@@ -65,12 +65,16 @@ impl RegistryWriter {
 
     /// Whether `new` differs from what is known of this holder.
     pub fn changes_holder(&self, id: HolderId, new: Option<&Holder>) -> bool {
-        let known = self.slot(id).and_then(|slot| self.registry.holders.view(slot));
-        match (known, new) {
+        match (self.holder(id), new) {
             (None, None) => false,
             (Some(known), Some(new)) => known.to_holder() != *new,
             _ => true,
         }
+    }
+
+    /// What is known of a holder.
+    pub fn holder(&self, id: HolderId) -> Option<HolderView<'_>> {
+        self.registry.holders.view(self.slot(id)?)
     }
 
     /// First pass over the holders of an import: lets go of identifiers that a holder gives up, so

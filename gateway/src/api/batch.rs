@@ -11,11 +11,12 @@ use engine::decide::Verdict;
 use engine::limits::BATCH_CHECKS_MAX;
 use futures_util::StreamExt;
 use serde::Deserialize;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::de::Visitor;
 use serde_json::value::RawValue;
 
 use crate::api::check::{self, CheckFields, CheckReader, CheckRequest};
 use crate::api::fields::{self, Field};
+use crate::api::items::Items;
 use crate::api::{Answer, Caller, push_json_string};
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
@@ -177,11 +178,11 @@ fn read_checks(checks: &RawValue, reader: &CheckReader<'_>) -> Result<Requests, 
     if !text.starts_with('[') {
         return Err(ApiError::BadFormat);
     }
-    if let Ok(Items(items)) = serde_json::from_str::<Items<ShapedItem>>(text) {
+    if let Ok(Items(items)) = serde_json::from_str::<Items<ShapedItem, BATCH_CHECKS_MAX>>(text) {
         return Ok(within_limit(items)?.iter().map(|item| reader.read(&item.0)).collect());
     }
-    let Items(items) =
-        serde_json::from_str::<Items<&RawValue>>(text).map_err(|_| ApiError::BadJson)?;
+    let Items(items) = serde_json::from_str::<Items<&RawValue, BATCH_CHECKS_MAX>>(text)
+        .map_err(|_| ApiError::BadJson)?;
     let read =
         |item: &&RawValue| fields::parse_text(item.get()).and_then(|item| reader.read(&item));
     Ok(within_limit(items)?.iter().map(read).collect())
@@ -212,33 +213,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for ShapedItem<'a> {
             }
         }
         deserializer.deserialize_map(ObjectOnly).map(ShapedItem)
-    }
-}
-
-/// The elements of an array, at most one more than a batch may have; the others are skipped.
-struct Items<T>(Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bounded<T>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
-            type Value = Items<T>;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Items<T>, A::Error> {
-                let mut items = Vec::new();
-                while items.len() <= BATCH_CHECKS_MAX {
-                    let Some(item) = elements.next_element()? else { return Ok(Items(items)) };
-                    items.push(item);
-                }
-                while elements.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Items(items))
-            }
-        }
-        deserializer.deserialize_seq(Bounded(std::marker::PhantomData))
     }
 }
 

@@ -15,7 +15,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use arc_swap::Guard;
 use engine::calendar::Timestamp;
 use engine::command::Deadline;
-use engine::directory::{Directory, Organization};
+use engine::directory::{Directory, Organization, OrganizationRole};
 use engine::ids::OrganizationId;
 use engine::registry::Registry;
 
@@ -28,12 +28,16 @@ use crate::{connect, peer};
 
 pub mod batch;
 pub mod check;
+pub mod claim_file;
+pub mod claims;
 pub mod fields;
 pub mod identification;
+pub mod items;
 pub mod services;
 pub mod settle;
 pub mod tickets;
 pub mod transactions;
+pub mod trips;
 
 /// Who calls, as far as the methods need to know.
 pub struct Caller<'a> {
@@ -89,12 +93,12 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     };
     let call = Call::at(request.path());
     let deadline = Deadline(started + gateway.limits.request_deadline);
-    let mut answer = match allowed_method(call) {
-        None => ApiError::PathNotFound.into(),
-        Some(allowed) if allowed == request.method() => {
+    let mut answer = match allowed_methods(call, request.path()) {
+        [] => ApiError::PathNotFound.into(),
+        allowed if allowed.contains(request.method()) => {
             route(gateway, call, request, &mut payload, deadline).await
         }
-        Some(allowed) => not_allowed(allowed),
+        allowed => not_allowed(allowed),
     };
     let is_read = !matches!(call, Call::Discovery | Call::PublicKeys);
     if !is_read || matches!(answer.outcome, Outcome::Error(_)) {
@@ -107,17 +111,19 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     answer.response
 }
 
-fn allowed_method(call: Call) -> Option<Method> {
+fn allowed_methods(call: Call, path: &str) -> &'static [Method] {
     match call {
-        Call::Unknown => None,
-        Call::Discovery | Call::PublicKeys => Some(Method::GET),
-        _ => Some(Method::POST),
+        Call::Unknown => &[],
+        Call::Claims => claims::allowed_methods(path),
+        Call::Discovery | Call::PublicKeys => &[Method::GET],
+        _ => &[Method::POST],
     }
 }
 
-fn not_allowed(allowed: Method) -> Answer {
+fn not_allowed(allowed: &[Method]) -> Answer {
     let mut answer = Answer::from(ApiError::MethodNotAllowed);
-    if let Ok(allowed) = HeaderValue::from_str(allowed.as_str()) {
+    let names: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+    if let Ok(allowed) = HeaderValue::from_str(&names.join(", ")) {
         answer.response.headers_mut().insert(ALLOW, allowed);
     }
     answer
@@ -159,17 +165,23 @@ async fn method(
     }
     let caller = Caller { id: access.id, organization: access.organization, registry: &registry };
     let limits = &gateway.limits;
-    let bytes_max =
-        if call == Call::Checks { limits.batch_bytes_max } else { limits.body_bytes_max };
+    let bytes_max = match call {
+        Call::Checks => limits.batch_bytes_max,
+        Call::Claims => limits.body_bytes_max.max(claims::BODY_BYTES_MAX),
+        Call::Trips => limits.trips_bytes_max,
+        _ => limits.body_bytes_max,
+    };
     let body = body::read(request.headers(), payload, bytes_max, limits.body_timeout).await?;
     match call {
         Call::Cancel => settle::cancel(gateway, &caller, &body, deadline).await,
         Call::Check => check::answer(gateway, &caller, &body, deadline).await,
         Call::Checks => batch::answer(gateway, &caller, &body, deadline).await,
+        Call::Claims => claims::answer(gateway, &caller, request, &body, deadline).await,
         Call::Confirm => settle::confirm(gateway, &caller, &body, deadline).await,
         Call::Services => services::answer(gateway, &caller, &body),
         Call::Tickets => tickets::answer(gateway, &caller, &body),
         Call::Transactions => transactions::answer(gateway, &caller, &body, deadline).await,
+        Call::Trips => trips::answer(gateway, &caller, request, &body, deadline).await,
         Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => {
             Err(ApiError::PathNotFound)
         }
@@ -207,6 +219,11 @@ fn admit<'a>(
         Call::Transactions => {
             let history = organization.history && organization.serves();
             access.scopes.include(Scopes::ECS_WEB_API) && history
+        }
+        Call::Claims => access.scopes.include(Scopes::ECS_WEB_API) && organization.serves(),
+        Call::Trips => {
+            let carrier = organization.role == OrganizationRole::Acceptor;
+            access.scopes.include(Scopes::ECS_WEB_API) && organization.serves() && carrier
         }
         Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => false,
     };

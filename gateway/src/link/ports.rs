@@ -75,6 +75,7 @@ impl TripIntake for NoTrips {
             seq: trip.seq,
             status: TripStatus::Unavailable,
             reason: None,
+            first: None,
         };
         let results = trips.iter().map(refused).collect();
         Box::pin(std::future::ready(results))

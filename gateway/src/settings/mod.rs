@@ -14,6 +14,7 @@ use clap::ArgMatches;
 use engine::calendar::Timestamp;
 use engine::ids::PartitionId;
 use engine::limits;
+use engine::trips::judge::TripRules;
 use ipnet::IpNet;
 
 use crate::kit::{self, KitSettings};
@@ -189,6 +190,8 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Bytes of the body of a batch.
     pub batch_bytes_max: usize,
+    /// Bytes of the body of an upload of trips.
+    pub trips_bytes_max: usize,
     /// Bytes of the body of an import.
     pub import_bytes_max: u64,
 }
@@ -341,6 +344,7 @@ fn check_limits(values: &Values) -> Result<Limits, SettingsError> {
         shutdown: millis("shutdown_ms", 600_000)?,
         body_bytes_max: values.number("body_bytes_max", 1_024, 16 << 20)?,
         batch_bytes_max: values.number("batch_bytes_max", 1_024, 256 << 20)?,
+        trips_bytes_max: values.number("trips_bytes_max", 1_024, 256 << 20)?,
         import_bytes_max: values.number("import_bytes_max", 1_024, u64::MAX)?,
     })
 }
@@ -363,6 +367,11 @@ fn engine_settings(values: &Values) -> Result<engine::engine::Settings, Settings
             1,
             1 << 32,
         )?,
+        trip_rules: TripRules {
+            passback_seconds: values.number("passback_seconds", 0, 86_400)?,
+            grace_seconds: 3_600 * values.number("grace_hours", 0_i64, 8_784)?,
+        },
+        trips_max: values.number_or("trips_max", limits::TRIPS_MAX, 1, 1 << 32)?,
     })
 }
 

@@ -79,6 +79,8 @@ const SETTINGS: &[Setting] = settings! {
     "shutdown_ms" "shutdown-ms" "ELIGO_SHUTDOWN_MS" Some("10000"), "time to finish at the end";
     "body_bytes_max" "body-bytes-max" "ELIGO_BODY_BYTES_MAX" Some("65536"), "body of a call";
     "batch_bytes_max" "batch-bytes-max" "ELIGO_BATCH_BYTES_MAX" Some("4194304"), "body of a batch";
+    "trips_bytes_max" "trips-bytes-max" "ELIGO_TRIPS_BYTES_MAX" Some("16777216"),
+        "body of an upload of trips";
     "import_bytes_max" "import-bytes-max" "ELIGO_IMPORT_BYTES_MAX" Some("4294967296"),
         "body of an import";
     "organization_calls_per_second" "organization-calls-per-second"
@@ -90,6 +92,11 @@ const SETTINGS: &[Setting] = settings! {
         "life of an open check";
     "transactions_max" "transactions-max" "ELIGO_TRANSACTIONS_MAX" None,
         "open transactions in memory";
+    "trips_max" "trips-max" "ELIGO_TRIPS_MAX" None, "trips in memory";
+    "passback_seconds" "passback-seconds" "ELIGO_PASSBACK_SECONDS" Some("420"),
+        "between two taps of a card at a stop; 0: any";
+    "grace_hours" "grace-hours" "ELIGO_GRACE_HOURS" Some("0"),
+        "that a holder registry grants past its end";
     "snapshot_minutes" "snapshot-minutes" "ELIGO_SNAPSHOT_MINUTES" Some("10"), "between snapshots";
     "snapshot_records" "snapshot-records" "ELIGO_SNAPSHOT_RECORDS" Some("1000000"),
         "records, the same";

@@ -306,24 +306,9 @@ impl Device {
         let end = tokio::select! {
             () = self.leaves() => End::Left,
             () = self.shared.over() => End::Over,
-            code = link.closed() => {
-                if std::env::var_os("FLEET_DEBUG").is_some() {
-                    eprintln!("closed {code:?} {:?}", link.connection().close_reason());
-                }
-                End::Lost
-            }
-            () = read(&mut pushes) => {
-                if std::env::var_os("FLEET_DEBUG").is_some() {
-                    eprintln!("pushes {:?}", link.connection().close_reason());
-                }
-                End::Lost
-            }
-            () = self.work(&link, numbers) => {
-                if std::env::var_os("FLEET_DEBUG").is_some() {
-                    eprintln!("work {:?}", link.connection().close_reason());
-                }
-                End::Lost
-            }
+            _code = link.closed() => End::Lost,
+            () = read(&mut pushes) => End::Lost,
+            () = self.work(&link, numbers) => End::Lost,
         };
         link.connection().close(CloseCode::Normal.into(), b"");
         self.ledger().put_back();

@@ -142,6 +142,10 @@ impl Ledger {
             return self.wrong(|| "a result came for another trip".to_owned());
         }
         match status {
+            // What became of the first one is told as long as it is known.
+            TripStatus::Duplicate if result.first.is_some_and(|first| first != expected) => {
+                self.wrong(|| format!("had been {expected:?}; is said to be {:?}", result.first));
+            }
             TripStatus::Duplicate if entry.is_answered => {}
             TripStatus::Duplicate if may_be_known => figures.duplicate += 1,
             _ if entry.is_answered && status != TripStatus::Conflict => figures.doubled += 1,
@@ -221,7 +225,7 @@ mod tests {
     /// Sends all that waits and answers every trip like this.
     fn answer(ledger: &mut Ledger, status: TripStatus, repeats: bool) {
         let trips = ledger.next_batch(usize::MAX);
-        let result = |trip: &Trip| TripResult { seq: trip.seq, status, reason: None };
+        let result = |trip: &Trip| TripResult { seq: trip.seq, status, reason: None, first: None };
         let results: Vec<TripResult> = trips.iter().map(result).collect();
         ledger.settle(&results, || repeats);
     }

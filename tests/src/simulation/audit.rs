@@ -22,6 +22,9 @@ impl Story {
         self.audit_log();
         self.audit_ledger();
         self.town.assert_is(&self.node.partition.registry());
+        if !self.node.clerk().is_unresolved() {
+            self.audit_trips(&self.node.clerk().book().read().unwrap());
+        }
         self.audit_recovery();
     }
 
@@ -95,6 +98,9 @@ impl Story {
             if self.unresolved.is_none() {
                 self.town.assert_is(other.writer.registry());
             }
+        }
+        for one in [&recovered, &again, &whole] {
+            self.audit_trips(&one.trips);
         }
         let mut tail = entries(&recovered.ledger);
         for (id, entry) in entries(&whole.ledger) {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use crossbeam::channel::{Receiver, bounded};
 
 use engine::answer::{Answer, Reply};
+use engine::calendar::Timestamp;
 use engine::committer::Committer;
 use engine::ids::PartitionId;
 use engine::import::Registrar;
@@ -14,13 +15,21 @@ use engine::ledger::LedgerSettings;
 use engine::partition::Partition;
 use engine::record::Record;
 use engine::recovery::{Extent, Recovered, Sources, recover};
+use engine::registry::Registry;
 use engine::shard::{Shard, ShardWorker, Submission, WorkerHandle};
 use engine::shard_actor::Fault;
 use engine::snapshot::SnapshotStore;
 use engine::supervisor::Caretaker;
+use engine::trips::claim::{ClaimError, ClaimOrder, ClaimSummary};
+use engine::trips::clerk::{Append, Clerk, Knowledge, TripRecords, UploadScope};
+use engine::trips::judge::TripRules;
+use engine::trips::registries::NoRegistries;
+use engine::trips::trip::{Trip, TripOutcome};
 
 use crate::memory::{HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
 
+/// Room for every trip of a story.
+const TRIPS_MAX: usize = 100_000;
 /// The one partition.
 pub const PARTITION: PartitionId = PartitionId(0);
 
@@ -47,6 +56,7 @@ pub struct Node {
     /// What everybody shares.
     pub partition: Arc<Partition>,
     registrar: Registrar,
+    clerk: Clerk,
     caretaker: Caretaker,
     committer: Committer,
     batches: Receiver<Submission>,
@@ -75,7 +85,9 @@ impl Node {
         let snapshots: Arc<dyn SnapshotStore> = Arc::new(disk.snapshots.clone());
         let tenure = journal.acquire(PARTITION).unwrap();
         let recovered = disk.recover(settings);
-        let registrar = Registrar::new(recovered.writer, recovered.last_import);
+        let registrar =
+            Registrar::new(recovered.writer, recovered.last_import).with_blocks(recovered.blocks);
+        let clerk = Clerk::new(recovered.trips, TripRules::default(), TRIPS_MAX);
         let (sender, batches) = bounded(64);
         let registry = registrar.registry().clone();
         let shard_count = settings.shard_count;
@@ -100,7 +112,7 @@ impl Node {
             stop: AtomicBool::new(false),
             halted: partition.shards().iter().map(|_| AtomicBool::new(false)).collect(),
         };
-        Some(Node { partition, registrar, caretaker, committer, batches, workers })
+        Some(Node { partition, registrar, clerk, caretaker, committer, batches, workers })
     }
 
     /// A shard works off its mailbox.
@@ -155,9 +167,72 @@ impl Node {
         (&mut self.registrar, append)
     }
 
+    /// The clerk records one upload, and the committer makes it durable.
+    pub fn upload(
+        &mut self,
+        registry: &Registry,
+        now: Timestamp,
+        upload: (UploadScope, Vec<Trip>),
+    ) -> Vec<TripOutcome> {
+        self.with_clerk(registry, now, |clerk, knowledge, append| {
+            clerk.upload(&[upload], knowledge, append).concat()
+        })
+    }
+
+    /// The clerk changes a claim, and the committer makes it durable.
+    pub fn order(
+        &mut self,
+        registry: &Registry,
+        now: Timestamp,
+        order: ClaimOrder,
+    ) -> Result<ClaimSummary, ClaimError> {
+        self.with_clerk(registry, now, |clerk, knowledge, append| {
+            clerk.order(order, knowledge, append)
+        })
+    }
+
+    fn with_clerk<T>(
+        &mut self,
+        registry: &Registry,
+        now: Timestamp,
+        act: impl FnOnce(&mut Clerk, &Knowledge<'_>, Append<'_>) -> T,
+    ) -> T {
+        if self.clerk.is_unresolved() && !self.partition.has_failed() {
+            let recovered = self.caretaker.recover(Extent::Trips).unwrap();
+            self.clerk.resume(recovered.trips);
+        }
+        let knowledge = Knowledge {
+            now,
+            registry,
+            blocks: self.registrar.blocks(),
+            ledger: self.partition.ledger(),
+            registries: &NoRegistries,
+        };
+        let committer = &mut self.committer;
+        let mut append = |batches: Vec<TripRecords>| {
+            batches.into_iter().all(|TripRecords { bytes, count }| {
+                let (sender, receiver) = bounded(1);
+                let reply = Reply::new(move |durable: Option<()>| {
+                    sender.send(durable.is_some()).unwrap();
+                });
+                let answers = vec![Answer::Durable(reply)];
+                let (shard, record_count) = (None, count);
+                committer.add(Submission { shard, records: bytes, record_count, answers });
+                committer.commit();
+                receiver.recv().unwrap()
+            })
+        };
+        act(&mut self.clerk, &knowledge, &mut append)
+    }
+
     /// Every check sees what the registrar has.
     pub fn publish(&mut self) {
         self.partition.publish(self.registrar.registry().clone());
+    }
+
+    /// The clerk.
+    pub fn clerk(&self) -> &Clerk {
+        &self.clerk
     }
 
     /// The registrar.

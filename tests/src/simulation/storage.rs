@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use rand::Rng;
 
-use engine::checkpoint;
+use engine::checkpoint::{self, Imported};
 use engine::import::{ImportError, Recorded};
 use engine::journal::Journal;
 use engine::snapshot::{SnapshotError, SnapshotPart, SnapshotStore};
@@ -84,7 +84,7 @@ impl Story {
         }
         let recovered = self.disk.recover(self.settings);
         let (registrar, append) = self.node.import();
-        registrar.resume(recovered.writer, recovered.last_import);
+        registrar.resume(recovered.writer, recovered.blocks, recovered.last_import);
         drop(append);
         self.node.publish();
         self.settle_import();
@@ -140,14 +140,18 @@ impl Story {
 
     /// Writes a snapshot while everything goes on.
     pub(crate) fn snapshot(&mut self) {
-        if self.unresolved.is_some() || self.has_failed {
+        if self.unresolved.is_some() || self.has_failed || self.node.clerk().is_unresolved() {
             return;
         }
         self.note(|| "a snapshot begins".to_owned());
         let partition = self.node.partition.clone();
         let replay_from = partition.durable();
-        let registry = partition.registry_full();
-        let last_import = self.node.registrar().last_import();
+        let imported = Imported {
+            registry: partition.registry_full(),
+            blocks: self.node.registrar().blocks().clone(),
+            last_import: self.node.registrar().last_import(),
+        };
+        let book = self.node.clerk().book().clone();
         let is_sealed = Rc::new(Cell::new(false));
         let seal = {
             let is_sealed = is_sealed.clone();
@@ -156,7 +160,7 @@ impl Story {
                 Ok(())
             }
         };
-        let parts = Box::new(checkpoint::parts(partition, registry, last_import, seal));
+        let parts = Box::new(checkpoint::parts(partition, imported, book, seal));
         let snapshots = self.disk.snapshots.clone();
         let mut parts = Interleaved { story: self, parts, is_sealed };
         let put = snapshots.put(PARTITION, replay_from, &mut parts);

@@ -21,6 +21,7 @@ use crate::simulation::call::{Flight, Pending};
 use crate::simulation::edit::{ORGANIZATIONS, SERVICES};
 use crate::simulation::node::{Disk, Node};
 use crate::simulation::town::{IDENTIFIER_COUNT, Identifier, Question, Town};
+use crate::simulation::travel::Travel;
 
 /// Steps of one seed.
 const STEPS: u32 = 600;
@@ -55,6 +56,7 @@ pub struct Story {
     pub(crate) lost: Vec<Transaction>,
     pub(crate) swept_at: Option<Timestamp>,
     pub(crate) damaged: BTreeSet<u64>,
+    pub(crate) travel: Travel,
     trace: Rc<Trace>,
 }
 
@@ -122,6 +124,7 @@ impl Story {
             lost: Vec::new(),
             swept_at: None,
             damaged: BTreeSet::new(),
+            travel: Travel::default(),
             trace,
         };
         let today = story.today();
@@ -141,7 +144,9 @@ impl Story {
 
     /// Everything that may also happen while a snapshot is written.
     pub(crate) fn small_step(&mut self) {
-        match self.random.random_range(0..1_000) {
+        match self.random.random_range(0..1_050) {
+            1_000..1_035 => self.upload(),
+            1_035..1_050 => self.claim(),
             0..70 if self.has_failed => self.recover(),
             0..220 => self.check(),
             220..280 => self.record(),

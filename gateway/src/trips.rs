@@ -1,0 +1,112 @@
+//! The trips of devices in the words of the engine, and its outcomes in theirs: for the link and for
+//! uploads of processing centres alike.
+
+use engine::calendar::Timestamp;
+use engine::identifier::Digest;
+use engine::ids::{CategoryId, Kopecks, OrganizationId, ServiceId, TerminalId, TransactionId};
+use engine::trips::trip::{
+    RegistryVersion, Standing, Trip, TripEvent, TripKey, TripMode, TripName, TripOutcome,
+    TripReason, TripSeq, TripTexts, TripVerdict,
+};
+use validator::trip as wire;
+use validator::verdict::Verdict;
+
+/// A reported trip of a carrier; `terminal` stands in where the trip names none. A trip without any
+/// gets terminal 0, which nobody has.
+pub fn trip_of(
+    trip: wire::Trip,
+    organization: OrganizationId,
+    terminal: Option<TerminalId>,
+) -> Trip {
+    let terminal = trip.terminal.map(TerminalId).or(terminal).unwrap_or_default();
+    Trip {
+        name: TripName { terminal, seq: TripSeq(trip.seq) },
+        key: trip.trip_id.map(|key| TripKey(key.into_array())),
+        organization,
+        event: match trip.event {
+            wire::TripEvent::Boarding => TripEvent::Boarding,
+            wire::TripEvent::Check => TripEvent::Check,
+            wire::TripEvent::TicketIssued => TripEvent::TicketIssued,
+        },
+        mode: match trip.mode {
+            wire::TripMode::Offline => TripMode::Offline,
+            wire::TripMode::Online => TripMode::Online,
+        },
+        device_at: Timestamp(trip.at_ms.saturating_mul(1_000)),
+        clock_offset_ms: trip.clock_offset_ms,
+        service: ServiceId(trip.service),
+        texts: TripTexts {
+            route: trip.route,
+            vehicle: trip.vehicle,
+            from_stop: trip.from_stop,
+            to_stop: trip.to_stop,
+            ticket: trip.ticket,
+        },
+        identifier: Digest(trip.id_hash.into_array()),
+        registry: RegistryVersion(trip.registry_version),
+        verdict: verdict_of(trip.verdict),
+        category: trip.category.map(CategoryId),
+        companion: trip.companion,
+        tariff: Kopecks(trip.tariff),
+        discount_percent: trip.discount,
+        benefit: Kopecks(trip.benefit),
+        transaction: trip.tx.map(TransactionId),
+    }
+}
+
+/// What a device is told of its trip `seq`.
+pub fn result_of(seq: u64, outcome: TripOutcome) -> wire::TripResult {
+    use wire::TripStatus::{Conflict, Duplicate, Rejected, Unavailable};
+    let result = |status, reason| wire::TripResult { seq, status, reason, first: None };
+    match outcome {
+        TripOutcome::Recorded(standing) => {
+            let (status, reason) = standing_of(standing);
+            result(status, reason)
+        }
+        TripOutcome::Duplicate(None) => result(Duplicate, None),
+        TripOutcome::Duplicate(Some(standing)) => {
+            let (first, reason) = standing_of(standing);
+            wire::TripResult { first: Some(first), ..result(Duplicate, reason) }
+        }
+        TripOutcome::Conflict => result(Conflict, None),
+        TripOutcome::Refused(reason) => result(Rejected, Some(reason_of(reason))),
+        TripOutcome::Unavailable => result(Unavailable, None),
+    }
+}
+
+fn standing_of(standing: Standing) -> (wire::TripStatus, Option<wire::TripReason>) {
+    match standing {
+        Standing::Accepted => (wire::TripStatus::Accepted, None),
+        Standing::Disputed(reason) => (wire::TripStatus::Disputed, Some(reason_of(reason))),
+        Standing::Rejected(reason) => (wire::TripStatus::Rejected, Some(reason_of(reason))),
+    }
+}
+
+fn reason_of(reason: TripReason) -> wire::TripReason {
+    match reason {
+        TripReason::Amount => wire::TripReason::Amount,
+        TripReason::Blocked => wire::TripReason::Blocked,
+        TripReason::Future => wire::TripReason::Future,
+        TripReason::LateReview => wire::TripReason::LateReview,
+        TripReason::Limit => wire::TripReason::Limit,
+        TripReason::Malformed => wire::TripReason::Malformed,
+        TripReason::NoRight => wire::TripReason::NoRight,
+        TripReason::Registry => wire::TripReason::Registry,
+        TripReason::Repeat => wire::TripReason::Repeat,
+        TripReason::Terminal => wire::TripReason::Terminal,
+    }
+}
+
+fn verdict_of(verdict: Verdict) -> TripVerdict {
+    match verdict {
+        Verdict::Grant => TripVerdict::Grant,
+        Verdict::DenyBlocked => TripVerdict::DenyBlocked,
+        Verdict::DenyNoRight => TripVerdict::DenyNoRight,
+        Verdict::DenyRepeat => TripVerdict::DenyRepeat,
+        Verdict::DenyStale => TripVerdict::DenyStale,
+        Verdict::DenyUnknown => TripVerdict::DenyUnknown,
+    }
+}
+
+const _: () = assert!(wire::BATCH_TRIPS_MAX == engine::limits::UPLOAD_TRIPS_MAX);
+const _: () = assert!(wire::TEXT_BYTES_MAX == engine::limits::TRIP_TEXT_BYTES_MAX);
