@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use benches::population::{identifiers, keys, registry_file};
-use benches::report::{median, print_figure, print_ratio, resident_bytes, setting};
+use benches::report::{median, print_figure, print_ratio, setting};
 use engine::calendar::{Day, Timestamp};
 use engine::command::Check;
 use engine::decide::{Decision, decide, decide_all};
@@ -28,11 +28,8 @@ const BATCH: usize = 1_000;
 
 fn main() {
     let holders = setting("ELIGO_BENCH_HOLDERS", 1_000_000);
-    let before = resident_bytes();
     let writer = load(holders);
     let registry = writer.registry();
-    let bytes = (resident_bytes() - before) as f64 / holders as f64;
-    print_figure("memory of the registry in process", bytes, "bytes a holder", "≤ 300 with all");
 
     let prototype = Prototype::of(registry);
     let wanted = identifiers(holders, CHECKS);

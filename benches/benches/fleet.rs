@@ -13,6 +13,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,10 +24,11 @@ use gateway::pki::authority::{Authority, Term};
 use gateway::pki::files::PkiDirectory;
 use hdrhistogram::Histogram;
 use loadtest::citizens::desks::carriers;
-use loadtest::execution::Execution;
+use loadtest::execution::{Execution, Watch};
 use loadtest::registry::Registry;
 use loadtest::run::Run;
 use loadtest::scenario::Scenario;
+use loadtest::second::Second;
 use loadtest::tally::{Kind, Tally};
 use loadtest::verdict;
 
@@ -187,15 +189,9 @@ impl Bench {
         let file = self.file("registry.ndjson");
         let registry = Registry::load(&file, 100_000, scenario.seed).unwrap();
         let execution = Execution::prepare(&scenario, &registry).unwrap();
-        let mut is_built = false;
-        let run = execution.run(scenario.arrivals.as_ref(), &mut |_| {
-            if !std::mem::replace(&mut is_built, true) {
-                let new = fs::read(self.file("new.ndjson")).unwrap();
-                administer(server.admin.unwrap(), "/admin/import", &new);
-                administer(server.admin.unwrap(), "/admin/registry", b"");
-            }
-        });
-        let run = run.unwrap();
+        let mut night =
+            Night { admin: server.admin.unwrap(), new: self.file("new.ndjson"), is_over: false };
+        let run = execution.run(scenario.arrivals.as_ref(), &mut night).unwrap();
         println!("{}", verdict::table(&verdict::judge(&run)));
         run.wrong_answers.iter().for_each(|words| println!("wrong: {words}"));
         run
@@ -208,6 +204,29 @@ impl Bench {
     fn create(&self, name: &str) -> BufWriter<File> {
         BufWriter::new(File::create(self.file(name)).unwrap())
     }
+}
+
+/// Brings new holders and their registry after the first second.
+struct Night {
+    admin: SocketAddr,
+    new: PathBuf,
+    is_over: bool,
+}
+
+impl Watch for Night {
+    fn second(&mut self, _second: &Second) -> ControlFlow<()> {
+        if !std::mem::replace(&mut self.is_over, true) {
+            administer(self.admin, "/admin/import", &fs::read(&self.new).unwrap());
+            administer(self.admin, "/admin/registry", b"");
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn wants_standing(&self) -> bool {
+        false
+    }
+
+    fn standing(&mut self, _run: &Run) {}
 }
 
 fn certify(pki: &Path, terminals: Vec<TerminalId>) {

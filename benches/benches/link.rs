@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use benches::devices::{Device, Driven, NextFrame, drive};
+use benches::devices::{Device, Driven, NextFrame, TakeAnswer, drive};
 use benches::population::{SEED, next_random};
 use benches::report::{median, print_figure, print_ratio, resident_bytes_of, setting};
 use benches::target::{Target, eligo, keep_to_core_1};
@@ -161,7 +161,7 @@ impl Bench {
         bench.key = CardKey::new(welcome.card_key.into_array());
         let answers = Rc::new(RefCell::new((0, 0)));
         let seen = answers.clone();
-        let collect: Rc<dyn Fn(&[u8])> = Rc::new(move |message| {
+        let collect: TakeAnswer = Rc::new(move |message| {
             let mut answers = seen.borrow_mut();
             *answers = (answers.0 + 1, answers.1 + message.len());
         });
@@ -216,7 +216,7 @@ impl Bench {
 
     async fn drive(&self, target: &Target, devices: u64, in_flight: u32) -> Driven {
         let devices = self.devices(target, devices).await;
-        let nothing: Rc<dyn Fn(&[u8])> = Rc::new(|_| {});
+        let nothing: TakeAnswer = Rc::new(|_| {});
         drive(devices, in_flight, self.duration, &self.random_checks(), &nothing).await
     }
 
@@ -262,7 +262,7 @@ impl Bench {
         for _ in 0..ROUNDS {
             let opened = Rc::new(RefCell::new(Vec::new()));
             let granted = opened.clone();
-            let collect: Rc<dyn Fn(&[u8])> = Rc::new(move |message| {
+            let collect: TakeAnswer = Rc::new(move |message| {
                 let result: CheckResult = wire::decode(message).unwrap();
                 granted.borrow_mut().extend(result.tx.zip(result.holder).zip(result.category));
             });
@@ -280,7 +280,7 @@ impl Bench {
                 true
             });
             let devices = self.devices(&self.server, devices).await;
-            let done: Rc<dyn Fn(&[u8])> = Rc::new(|message| assert_eq!(message, ACK_DONE));
+            let done: TakeAnswer = Rc::new(|message| assert_eq!(message, ACK_DONE));
             rates.push(drive(devices, in_flight, self.duration, &confirms, &done).await.rate);
         }
         let what = format!("durable confirms over QUIC, {devices} × {in_flight} in flight");

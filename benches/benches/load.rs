@@ -23,7 +23,7 @@ use loadtest::clock::Monotonic;
 use loadtest::generator::{self, Generator};
 use loadtest::http::{Http, Settings};
 use loadtest::machine::{Meter, thread_cpu_ns};
-use loadtest::null::{CATEGORY, Freezes, NullServer};
+use loadtest::null::{CATEGORY, NullServer, Script};
 use loadtest::recorder::Recorder;
 use loadtest::request::{Call, Check, Identifier, Request};
 use loadtest::selfcheck;
@@ -68,7 +68,7 @@ fn main() {
 fn serve_null() {
     let server = NullServer::bind().unwrap();
     println!("ready http={}", server.address().unwrap());
-    server.serve(&Freezes::new(), &AtomicBool::new(false)).unwrap();
+    server.serve(&Script::new(), &AtomicBool::new(false)).unwrap();
 }
 
 struct Bench {
@@ -222,7 +222,7 @@ impl Bench {
 /// Checks of random holders, each answer compared with what it must be.
 struct Checks {
     /// By holder: its code, and what must be answered.
-    holders: Vec<(String, u32)>,
+    holders: Vec<([u8; 15], u32)>,
     /// Which holder each open request asks for.
     open: Vec<u32>,
     free: Vec<u32>,
@@ -231,7 +231,10 @@ struct Checks {
 
 impl Checks {
     fn new() -> Checks {
-        let holder = |number| (format!("AAABBBCCC{number:06}"), CATEGORY);
+        let holder = |number| {
+            let code = format!("AAABBBCCC{number:06}");
+            (code.into_bytes().try_into().unwrap(), CATEGORY)
+        };
         Checks {
             holders: (0..HOLDERS).map(holder).collect(),
             open: Vec::new(),
@@ -254,7 +257,7 @@ impl Workload for Checks {
 
     fn call(&self, ticket: Ticket) -> Call<'_> {
         let (code, _) = &self.holders[self.open[ticket.slot as usize] as usize];
-        let identifier = Identifier::ClientCode(code);
+        let identifier = Identifier::ClientCode(std::str::from_utf8(code).unwrap());
         let check = Check { service: 1, terminal: 5_001, identifier, price_kopecks: None };
         Call { organization: 0, request: Request::Check(check) }
     }

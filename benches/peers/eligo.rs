@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::data::{Answered, Data, ORGANIZATION, SERVICE, once, terminal};
 use crate::system::{Granted, System, Task};
-use crate::wire::{AnswerEnd, Socket};
+use crate::wire::{AnswerEnd, Socket, ask};
 
 /// Enough records for a snapshot.
 const SNAPSHOT_CHECKS: u64 = 5_000;
@@ -41,7 +41,7 @@ impl Eligo {
         let checks: Vec<String> =
             (1..=SNAPSHOT_CHECKS).map(|at| check_body(at % data.holders + 1)).collect();
         let body = format!(r#"{{"checks":[{}]}}"#, checks.join(","));
-        self.once(&post("/api/v2/checks", &self.token, &body));
+        ask(self.stream(), &post("/api/v2/checks", &self.token, &body), answer_end);
         while self.metric("eligo_snapshot_age_seconds") < 0.0 {
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -89,21 +89,12 @@ impl Eligo {
              Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = self.once(request.as_bytes());
+        let answer = ask(self.stream(), request.as_bytes(), answer_end);
         body_of(&answer)["access_token"].as_str().unwrap().to_owned()
     }
 
-    fn once(&self, request: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.server.as_ref().unwrap().http).unwrap();
-        stream.write_all(request).unwrap();
-        let mut answer = Vec::new();
-        while answer_end(&answer) != Some(answer.len()) {
-            let mut piece = [0; 4_096];
-            let read = stream.read(&mut piece).unwrap();
-            assert!(read > 0, "the server hung up");
-            answer.extend_from_slice(&piece[..read]);
-        }
-        answer
+    fn stream(&self) -> TcpStream {
+        TcpStream::connect(self.server.as_ref().unwrap().http).unwrap()
     }
 
     fn metric(&self, name: &str) -> f64 {

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::fmt::{Display, Write as _};
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use engine::calendar::Day;
 
 use crate::data::{Answered, Data, HolderLine, ORGANIZATION, SERVICE, once, terminal};
 use crate::system::{Granted, Process, System, Task};
-use crate::wire::{AnswerEnd, Socket};
+use crate::wire::{AnswerEnd, Socket, ask};
 
 const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
 /// Who runs it where we are root, which it refuses to be run by.
@@ -118,16 +118,9 @@ impl Postgres {
         self.psql(&script);
     }
 
-    /// Sends one message and reads everything up to the end of the answer.
-    fn ask(stream: &mut UnixStream, message: &[u8]) {
-        stream.write_all(message).unwrap();
-        let mut answer = Vec::new();
-        while answer_end(&answer) != Some(answer.len()) {
-            let mut piece = [0; 4_096];
-            let read = stream.read(&mut piece).unwrap();
-            assert!(read > 0, "the server hung up");
-            answer.extend_from_slice(&piece[..read]);
-        }
+    /// Sends one message whose answer must not be an error.
+    fn tell(stream: &mut UnixStream, message: &[u8]) {
+        let answer = ask(stream, message, answer_end);
         let error = messages(&answer).find(|(kind, _)| *kind == b'E');
         assert!(error.is_none(), "{}", String::from_utf8_lossy(&answer));
     }
@@ -136,13 +129,13 @@ impl Postgres {
         let mut stream = UnixStream::connect(self.socket_path()).unwrap();
         let mut startup = vec![0, 3, 0, 0];
         startup.extend(b"user\0postgres\0database\0postgres\0\0");
-        Self::ask(&mut stream, &with_length(&startup));
+        Self::tell(&mut stream, &with_length(&startup));
         // The promise of eligo: an opening may be lost in a power cut, a confirm may not.
         let when = if task == Task::Check { "off" } else { "on" };
         let delay = self.commit_delay.get();
         let set = format!("SET synchronous_commit = {when}; SET commit_delay = {delay};");
         let script = format!("{set}{}\0", include_str!("statements.sql"));
-        Self::ask(&mut stream, &[b"Q", with_length(script.as_bytes()).as_slice()].concat());
+        Self::tell(&mut stream, &[b"Q", with_length(script.as_bytes()).as_slice()].concat());
         stream
     }
 }

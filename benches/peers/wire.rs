@@ -2,6 +2,7 @@
 //! last one is in. Only how an answer ends differs, so no system pays for a slower client.
 
 use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -99,6 +100,19 @@ pub fn drive(sockets: Vec<Socket>, load: &Load, answer_end: AnswerEnd) -> Driven
     });
     drop(local);
     Rc::into_inner(driven).unwrap().into_inner()
+}
+
+/// Sends one request outside a measurement; returns the whole answer.
+pub fn ask(mut stream: impl Read + Write, request: &[u8], answer_end: AnswerEnd) -> Vec<u8> {
+    stream.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    while answer_end(&answer) != Some(answer.len()) {
+        let mut piece = [0; 4_096];
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "the server hung up");
+        answer.extend_from_slice(&piece[..read]);
+    }
+    answer
 }
 
 impl Socket {

@@ -31,6 +31,9 @@ pub struct Driven {
 /// Appends the next frame with a correlation, or ends.
 pub type NextFrame = Rc<dyn Fn(u32, &mut Vec<u8>) -> bool>;
 
+/// Takes the message of an answer.
+pub type TakeAnswer = Rc<dyn Fn(&[u8])>;
+
 impl Device {
     /// Connects and exchanges the first frames.
     pub async fn connect(
@@ -73,7 +76,7 @@ pub async fn drive(
     in_flight: u32,
     duration: Duration,
     next: &NextFrame,
-    take: &Rc<dyn Fn(&[u8])>,
+    take: &TakeAnswer,
 ) -> Driven {
     let begun = Instant::now();
     let until = begun + duration;
@@ -96,7 +99,7 @@ async fn converse(
     in_flight: u32,
     until: Instant,
     next: NextFrame,
-    take_answer: Rc<dyn Fn(&[u8])>,
+    take_answer: TakeAnswer,
 ) -> Histogram<u64> {
     let Device { connection, mut send, mut receive, .. } = device;
     let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();

@@ -63,24 +63,26 @@ impl Partition {
             Ok(()) => {}
             Err(TrySendError::Full(submission) | TrySendError::Disconnected(submission)) => {
                 self.fail();
-                self.end(submission, false);
+                self.end([submission], false);
             }
         }
     }
 
-    /// Settles the fate of a batch: its answers are sent, or refused.
-    pub fn end(&self, submission: Submission, durable: bool) {
-        if let Some(mark) = submission.shard
-            && let Some(shard) = self.shards.get(usize::from(mark.shard.0))
-        {
-            shard.batch_ended(mark, durable);
-        }
-        let answers = submission.answers.into_iter();
-        if durable {
-            let mut announcements = Announcements::default();
-            answers.for_each(|answer| answer.send(&mut announcements));
-        } else {
-            answers.for_each(Answer::refuse);
+    /// Settles the fate of batches: their answers are sent, or refused.
+    pub fn end(&self, submissions: impl IntoIterator<Item = Submission>, durable: bool) {
+        let mut announcements = Announcements::default();
+        for submission in submissions {
+            if let Some(mark) = submission.shard
+                && let Some(shard) = self.shards.get(usize::from(mark.shard.0))
+            {
+                shard.batch_ended(mark, durable);
+            }
+            let answers = submission.answers.into_iter();
+            if durable {
+                answers.for_each(|answer| answer.send(&mut announcements));
+            } else {
+                answers.for_each(Answer::refuse);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use crate::partition::Partition;
 use crate::plan::{
     Plan, plan_cancel, plan_confirm, repeat_cancel, repeat_cancel_of_confirmed, repeat_confirm,
 };
+use crate::postbox;
 use crate::registry::Registry;
 use crate::shard::ShardCommand;
 use crate::transaction::{Amounts, Transaction};
@@ -41,6 +42,7 @@ impl Partition {
         checks: &[Check],
         mut take: impl FnMut(CheckAnswer, Option<Terms>),
     ) {
+        postbox::wake_shards();
         let now = self.now();
         decide_all(registry, checks, now, self.ledger(), |check, decision, granted| {
             match self.claim(decision, check, now) {

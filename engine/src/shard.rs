@@ -19,6 +19,7 @@ use crate::ledger::BatchMark;
 use crate::limits::{MAILBOX_COMMANDS_MAX, SHARD_BATCH_COMMANDS_MAX, SHARD_BATCHES_IN_FLIGHT_MAX};
 use crate::partition::Partition;
 use crate::plan::{Plan, plan_cancel, plan_confirm};
+use crate::postbox;
 use crate::record::Record;
 use crate::shard_actor::Fault;
 use crate::transaction::{Amounts, Confirmation, Event};
@@ -90,7 +91,7 @@ impl Shard {
     }
 
     /// Hands over a command; a shard that is down or full answers Unavailable at once.
-    pub fn submit(&self, command: ShardCommand) {
+    pub fn submit(self: &Arc<Shard>, command: ShardCommand) {
         if !self.is_up() {
             return command.refuse();
         }
@@ -101,7 +102,10 @@ impl Shard {
         // command, or this sees the end: both look only after they have changed their part.
         fence(Ordering::SeqCst);
         if self.batches_in_flight.load(Ordering::Relaxed) < SHARD_BATCHES_IN_FLIGHT_MAX {
-            self.wake();
+            match postbox::desk() {
+                Some(desk) => desk.wake_later(self),
+                None => self.wake(),
+            }
         }
     }
 

@@ -153,10 +153,11 @@ impl Administration {
         let Some(report) = self.builds.build().await else {
             return ApiError::Unavailable.response();
         };
-        let BuildReport { version, organizations, entries, milliseconds, .. } = report;
+        let BuildReport { version, organizations, failed, entries, milliseconds, .. } = report;
         let report = json!({
             "version": version,
             "organizations": organizations,
+            "failed": failed,
             "entries": entries,
             "milliseconds": milliseconds,
         });

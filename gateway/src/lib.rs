@@ -7,9 +7,9 @@
 //! [`command`] reads the command line and [`settings`] what is configured; [`server`] puts a server
 //! together from a [`node`] (keys, storage, engine) and runs it. A request of the public listener
 //! goes through [`api`]: token ([`tokens`]), address ([`peer`]), rights, body ([`body`]), method. Its
-//! errors are those of the one table in [`errors`]. [`trips`] translates the trips of devices.
-//! [`connect`] gives out tokens, [`admin`] is the other listener, [`kit`] what validators need when
-//! they are offline.
+//! errors are those of the one table in [`errors`]. [`connect`] gives out tokens, [`admin`] is the
+//! other listener, [`kit`] what validators need when they are offline, [`link`] how they are served;
+//! [`trips`] translates the trips that they report.
 
 pub mod admin;
 pub mod api;

@@ -49,7 +49,6 @@ pub mod server;
 pub mod session;
 pub mod settle;
 pub mod stream;
-pub mod trips;
 
 /// What every connection works with.
 pub struct Link {

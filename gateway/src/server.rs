@@ -22,6 +22,7 @@ use crate::api;
 use crate::clock::ManualClock;
 use crate::connect;
 use crate::gateway::{Documents, Gateway, HISTORY_CALLS_MAX};
+use crate::kit::judge::Judge;
 use crate::kit::registries::Registries;
 use crate::kit::schedule::{Schedule, Times};
 use crate::kit::store::Store;
@@ -38,6 +39,7 @@ use crate::rate::RateLimits;
 use crate::settings::{Limits, QuicSettings, Settings, SettingsError};
 use crate::tls;
 use crate::tokens::{TokenError, TokenSettings, Tokens};
+use crate::trips::EngineTrips;
 use crate::upkeep::Upkeep;
 
 /// Connections of the administration listener.
@@ -65,6 +67,7 @@ impl Server {
             );
         }
         let gateway = Arc::new(gateway(&settings, &node, http_addr)?);
+        node.engine.trips().judge_by(Judge(Arc::clone(&gateway.registries)));
         let times = Times {
             build_at: settings.kit.build_at.clone(),
             after_import: settings.kit.after_import,
@@ -193,7 +196,7 @@ impl Reserved<'_> {
             trust: self.trust,
             fleet: Arc::new(Fleet::new(Arc::clone(&metrics))),
             budgets: self.settings.budgets,
-            trips: Arc::new(crate::link::trips::EngineTrips::new(gateway)),
+            trips: Arc::new(EngineTrips(gateway.engine.clone())),
             registries: Arc::new(KitRegistries::new(gateway)),
             metrics,
         };

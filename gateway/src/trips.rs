@@ -2,14 +2,43 @@
 //! uploads of processing centres alike.
 
 use engine::calendar::Timestamp;
+use engine::command::Deadline;
+use engine::engine::Engine;
 use engine::identifier::Digest;
 use engine::ids::{CategoryId, Kopecks, OrganizationId, ServiceId, TerminalId, TransactionId};
+use engine::trips::clerk::UploadScope;
 use engine::trips::trip::{
     RegistryVersion, Standing, Trip, TripEvent, TripKey, TripMode, TripName, TripOutcome,
     TripReason, TripSeq, TripTexts, TripVerdict,
 };
 use validator::trip as wire;
 use validator::verdict::Verdict;
+
+use crate::link::limits::DEADLINE_DEFAULT;
+use crate::link::ports::{Promise, TripIntake};
+
+/// Records the trips that come over the link.
+pub struct EngineTrips(pub Engine);
+
+impl TripIntake for EngineTrips {
+    fn submit(
+        &self,
+        organization: OrganizationId,
+        terminal: TerminalId,
+        trips: Vec<wire::Trip>,
+    ) -> Promise<'_, Vec<wire::TripResult>> {
+        let scope = UploadScope { organization, terminal: Some(terminal) };
+        let numbers: Vec<u64> = trips.iter().map(|trip| trip.seq).collect();
+        let trips = trips.into_iter().map(|trip| trip_of(trip, organization, Some(terminal)));
+        let trips = trips.collect();
+        Box::pin(async move {
+            let deadline = Deadline::within(DEADLINE_DEFAULT);
+            let outcomes = self.0.trips().upload(scope, trips, deadline).await;
+            let results = numbers.into_iter().zip(outcomes);
+            results.map(|(seq, outcome)| result_of(seq, outcome)).collect()
+        })
+    }
+}
 
 /// A reported trip of a carrier; `terminal` stands in where the trip names none. A trip without any
 /// gets terminal 0, which nobody has.

@@ -2,17 +2,24 @@
 //!
 //! Exit codes: 0 all objectives hold, 1 one is missed, 2 the command cannot be carried out as given,
 //! 3 the run cannot be judged.
+//!
+//! SIGINT or SIGTERM ends a run early, with its report and verdict; a second one ends the process.
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io};
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, value_parser};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::arrivals::{Arrivals, Shape};
-use crate::execution::Execution;
+use crate::execution::{Execution, Watch};
 use crate::live::{Figures, Screen};
 use crate::openslo;
 use crate::output;
@@ -22,11 +29,14 @@ use crate::run::{Load, Run};
 use crate::scenario::Scenario;
 use crate::second::Second;
 use crate::selfcheck::{self, Plan};
-use crate::verdict::{self, Verdict};
+use crate::verdict::{self, Judged, Verdict};
 use crate::{compare, merge};
 
 /// The highest rate that `peak` tries unless it is told another.
 const RATE_MOST: &str = "100000";
+
+/// What the process ends with when it is told to for the second time: 128 and the number of SIGINT.
+const ABORTED: i32 = 130;
 
 /// Runs the command line to its end.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -173,7 +183,7 @@ pub fn demonstrate(url: &str, registry: &Path) -> Result<u8, String> {
         let mut scenario = Scenario::parse(include_str!("../scenarios/demo.toml"))?;
         scenario.target.url = url.to_owned();
         let registry = Registry::load(registry, scenario.registry.holders_max, scenario.seed)?;
-        perform(&scenario, &registry, None)
+        perform(&scenario, &registry, (None, Arc::default()))
     };
     demonstrate().map_err(|Failure(text)| text)
 }
@@ -202,17 +212,29 @@ fn judged(
     if let Some(file) = matches.get_one::<PathBuf>("openslo") {
         scenario.objectives.extend(openslo::read(&fs::read_to_string(file)?)?);
     }
-    perform(&scenario, registry, matches.get_one::<PathBuf>("out").map(PathBuf::as_path))
+    let directory = matches.get_one::<PathBuf>("out").map(PathBuf::as_path);
+    perform(&scenario, registry, (directory, interrupted()?))
+}
+
+/// Set by the first signal that asks the process to end; the second one ends it.
+fn interrupted() -> io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: it ends only if the flag was set before.
+        flag::register_conditional_shutdown(signal, ABORTED, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
 }
 
 fn perform(
     scenario: &Scenario,
     registry: &Registry,
-    directory: Option<&Path>,
+    (directory, interrupted): (Option<&Path>, Arc<AtomicBool>),
 ) -> Result<u8, Failure> {
     let execution = Execution::prepare(scenario, registry)?;
-    let mut live = Live::new(scenario);
-    let run = execution.run(scenario.arrivals.as_ref(), &mut |second| live.show(second))?;
+    let mut live = Live::new(scenario, interrupted);
+    let run = execution.run(scenario.arrivals.as_ref(), &mut live)?;
     let verdict = verdict::judge(&run);
     let own = output::directory_of(&run);
     conclude(&run, &verdict, directory.unwrap_or(&own))
@@ -244,7 +266,7 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
         let arrivals = Arrivals::try_from(Shape::Poisson { rate })?;
         let execution = Execution::prepare(&step, &registry)?;
         println!("{rate:.0} requests a second for {:.0} s", step.duration_seconds);
-        Ok(execution.run(Some(&arrivals), &mut |_| ())?)
+        Ok(execution.run(Some(&arrivals), &mut ())?)
     })?;
     print!("{}", peak::table(&peak));
     Ok(if peak.rate.is_some() { 0 } else { 1 })
@@ -318,10 +340,12 @@ struct Live {
     parts: u64,
     missed: u64,
     wrong: u64,
+    judged: Vec<Judged>,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Live {
-    fn new(scenario: &Scenario) -> Live {
+    fn new(scenario: &Scenario, interrupted: Arc<AtomicBool>) -> Live {
         Live {
             screen: Screen::stdout(),
             duration_seconds: scenario.duration_seconds,
@@ -330,6 +354,8 @@ impl Live {
             parts: 0,
             missed: 0,
             wrong: 0,
+            judged: Vec::new(),
+            interrupted,
         }
     }
 
@@ -354,9 +380,25 @@ impl Live {
             missed: self.missed,
             wrong: self.wrong,
             is_tainted: row.is_tainted(),
-            judged: Vec::new(),
+            judged: self.judged.clone(),
         };
         // A run goes on when nobody can see it.
         let _ = self.screen.show(&figures);
+    }
+}
+
+impl Watch for Live {
+    fn second(&mut self, second: &Second) -> ControlFlow<()> {
+        self.show(second);
+        let is_over = self.interrupted.load(Ordering::Relaxed);
+        if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn wants_standing(&self) -> bool {
+        self.screen.is_terminal()
+    }
+
+    fn standing(&mut self, run: &Run) {
+        self.judged = verdict::judge(run).judged;
     }
 }

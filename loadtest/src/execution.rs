@@ -6,6 +6,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ const OPENING: Nanos = Nanos::from_seconds(10);
 const AUDIT: Nanos = Nanos::from_seconds(1_800);
 /// Seconds that wait to be shown.
 const SECONDS_WAITING_MAX: usize = 1_024;
+/// Between two looks at how the run stands, seconds: each copies all that was counted.
+const STANDING_SECONDS: u64 = 5;
 /// An insurance number that is well formed and nobody's.
 const NOBODYS_SNILS: &str = "11223344595";
 
@@ -72,6 +75,31 @@ pub enum ExecutionError {
     Tokens(#[from] TokensError),
 }
 
+/// Somebody who looks on while a run goes on.
+pub trait Watch {
+    /// A second of one generator is over; breaking ends the run early.
+    fn second(&mut self, second: &Second) -> ControlFlow<()>;
+
+    /// Whether it wants to know how the run stands.
+    fn wants_standing(&self) -> bool;
+
+    /// The run so far, without audit, faults and samples.
+    fn standing(&mut self, run: &Run);
+}
+
+/// Nobody.
+impl Watch for () {
+    fn second(&mut self, _second: &Second) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn wants_standing(&self) -> bool {
+        false
+    }
+
+    fn standing(&mut self, _run: &Run) {}
+}
+
 /// A scenario whose registry is read and whose organizations have tokens.
 pub struct Execution<'a> {
     scenario: &'a Scenario,
@@ -79,6 +107,7 @@ pub struct Execution<'a> {
     endpoint: Endpoint,
     admin: Option<Endpoint>,
     tokens: Tokens,
+    is_ended_early: AtomicBool,
     _renewal: Renewal,
 }
 
@@ -91,7 +120,15 @@ struct Lane {
     /// Tells when the run begins.
     started: Receiver<(Monotonic, Wall)>,
     /// Takes its seconds.
-    seconds: SyncSender<Second>,
+    news: SyncSender<News>,
+    /// Whether it shall also tell how it stands.
+    tells_standing: bool,
+}
+
+/// What a generator tells while it runs.
+enum News {
+    Second(Second),
+    Standing { thread: u32, recorder: Box<Recorder> },
 }
 
 impl Lane {
@@ -124,31 +161,35 @@ impl<'a> Execution<'a> {
         let admin = target.admin_url.as_deref();
         let admin = admin.map(|url| Endpoint::parse(url, target.ca.as_deref())).transpose()?;
         let (tokens, renewal) = Renewal::start(registry, TokenEndpoint(endpoint.clone()))?;
-        Ok(Execution { scenario, registry, endpoint, admin, tokens, _renewal: renewal })
+        let is_ended_early = AtomicBool::new(false);
+        let _renewal = renewal;
+        Ok(Execution { scenario, registry, endpoint, admin, tokens, is_ended_early, _renewal })
     }
 
-    /// Runs the scenario by these arrivals; calls `on_second` with every second of every generator.
+    /// Runs the scenario by these arrivals.
     pub fn run(
         &self,
         arrivals: Option<&Arrivals>,
-        on_second: &mut dyn FnMut(&Second),
+        watch: &mut dyn Watch,
     ) -> Result<Run, ExecutionError> {
         let scenario = self.scenario;
         let threads = scenario.threads.max(1);
         thread::scope(|scope| {
-            let (seconds, shown) = sync_channel(SECONDS_WAITING_MAX);
+            let (news, told) = sync_channel(SECONDS_WAITING_MAX);
+            let tells_standing = watch.wants_standing();
             let (ready, opened) = sync_channel(threads as usize);
             let mut starts = Vec::new();
             let mut generators = Vec::new();
             for thread in 0..threads {
                 let (start, started) = sync_channel(1);
-                let lane = Lane { thread, ready: ready.clone(), started, seconds: seconds.clone() };
+                let (ready, news) = (ready.clone(), news.clone());
+                let lane = Lane { thread, ready, started, news, tells_standing };
                 let generate = move || self.generate(arrivals, &lane);
                 let named = thread::Builder::new().name(format!("generator-{thread}"));
                 generators.push(named.spawn_scoped(scope, generate)?);
                 starts.push(start);
             }
-            drop((ready, seconds));
+            drop((ready, news));
             // Ends when all are ready, or one has failed and says why when it is joined.
             opened.iter().take(threads as usize).for_each(drop);
             let (clock, begun, wall) = (Monotonic::start(), Instant::now(), Wall::now());
@@ -157,13 +198,63 @@ impl<'a> Execution<'a> {
             for start in &starts {
                 let _ = start.send((clock, wall));
             }
-            shown.iter().for_each(|second| on_second(&second));
+            self.look_on(&told, watch, (&beside, begun, wall));
             let mut shares = Vec::new();
             for generator in generators {
                 shares.push(generator.join().map_err(|_| ExecutionError::Panicked)??);
             }
             self.conclude(shares, beside, (clock, wall))
         })
+    }
+
+    /// Passes on what the generators tell, until the last one ends.
+    fn look_on(
+        &self,
+        told: &Receiver<News>,
+        watch: &mut dyn Watch,
+        (beside, begun, wall): (&Beside, Instant, Wall),
+    ) {
+        let mut standings: Vec<Option<Box<Recorder>>> = Vec::new();
+        standings.resize_with(self.scenario.threads.max(1) as usize, || None);
+        for news in told {
+            let (thread, recorder) = match news {
+                News::Second(second) => {
+                    if watch.second(&second).is_break() {
+                        self.is_ended_early.store(true, Ordering::Relaxed);
+                    }
+                    continue;
+                }
+                News::Standing { thread, recorder } => (thread, recorder),
+            };
+            if let Some(standing) = standings.get_mut(thread as usize) {
+                *standing = Some(recorder);
+            }
+            if standings.iter().any(Option::is_none) {
+                continue;
+            }
+            let mut sum = Recorder::counting_from(Nanos::NEVER);
+            standings.iter_mut().filter_map(Option::take).for_each(|share| sum.add(&share));
+            let mut run = sum.into_run(self.about(wall));
+            let planned = self.scenario.planned_windows(wall);
+            run.availability = beside.seen(begun.elapsed().as_secs_f64(), &planned);
+            run.terms = self.scenario.terms();
+            watch.standing(&run);
+        }
+    }
+
+    /// What is said of a run that begins now.
+    fn about(&self, begun: Wall) -> About {
+        let scenario = self.scenario;
+        About {
+            scenario: scenario.name.clone(),
+            seed: scenario.seed,
+            load: scenario.load.kind,
+            begun: begun.to_string(),
+            duration_seconds: scenario.duration_seconds - scenario.warm_up_seconds,
+            is_ended_early: false,
+            connections: Connections::default(),
+            wrong_answers: Vec::new(),
+        }
     }
 
     /// One generator, from its connections to what it counted.
@@ -206,7 +297,7 @@ impl<'a> Execution<'a> {
         transport: &mut impl Transport,
     ) -> Result<Share, ExecutionError> {
         let scenario = self.scenario;
-        let threads = scenario.threads.max(1);
+        let (thread, threads) = (lane.thread, scenario.threads.max(1));
         let duration = nanos(scenario.duration_seconds);
         // All threads make the same plan and take turns.
         let plan = arrivals.map(|arrivals| arrivals.plan(duration, scenario.seed)).transpose()?;
@@ -221,17 +312,22 @@ impl<'a> Execution<'a> {
             meter: Some(Meter::start()),
             settings: Settings { give_up, drain: give_up, ..Settings::default() },
         };
-        let mut show = |second: &Second, _: &Recorder| {
-            // A row that nobody has the time to show is in the document all the same.
-            let _ = lane.seconds.try_send(second.clone());
-            ControlFlow::Continue(())
+        let mut tell = |second: &Second, recorder: &Recorder| {
+            // What nobody has the time to show is in the document all the same.
+            let _ = lane.news.try_send(News::Second(second.clone()));
+            if lane.tells_standing && second.second % STANDING_SECONDS == STANDING_SECONDS - 1 {
+                let recorder = Box::new(recorder.clone());
+                let _ = lane.news.try_send(News::Standing { thread, recorder });
+            }
+            let is_ended = self.is_ended_early.load(Ordering::Relaxed);
+            if is_ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         match plan {
             Some(plan) if scenario.load.kind == Load::Open => {
-                let mine = plan.skip(lane.thread as usize).step_by(threads as usize);
-                generator.run_open(mine, &mut show);
+                let mine = plan.skip(thread as usize).step_by(threads as usize);
+                generator.run_open(mine, &mut tell);
             }
-            _ => generator.run_closed((scenario.load.users / threads).max(1), duration, &mut show),
+            _ => generator.run_closed((scenario.load.users / threads).max(1), duration, &mut tell),
         }
         let connections = transport.connections();
         let wrong_answers = workload.wrong_answers().to_vec();
@@ -260,15 +356,7 @@ impl<'a> Execution<'a> {
     ) -> Result<Run, ExecutionError> {
         let scenario = self.scenario;
         let mut recorder = Recorder::counting_from(Nanos::NEVER);
-        let mut about = About {
-            scenario: scenario.name.clone(),
-            seed: scenario.seed,
-            load: scenario.load.kind,
-            begun: begun.to_string(),
-            duration_seconds: scenario.duration_seconds - scenario.warm_up_seconds,
-            connections: Connections::default(),
-            wrong_answers: Vec::new(),
-        };
+        let mut about = self.about(begun);
         let mut facts = Vec::new();
         let mut fleet = None;
         for share in shares {
@@ -280,6 +368,14 @@ impl<'a> Execution<'a> {
             facts.push((share.facts, share.holders));
         }
         about.wrong_answers.truncate(WRONG_ANSWERS_MAX);
+        if self.is_ended_early.load(Ordering::Relaxed) {
+            // Generators end with a second.
+            let rows = recorder.seconds();
+            let last = rows.iter().rfind(|row| row.due > 0).map_or(0, |row| row.second + 1);
+            let seconds = last as f64 - scenario.warm_up_seconds;
+            about.is_ended_early = seconds < about.duration_seconds;
+            about.duration_seconds = seconds.clamp(0.0, about.duration_seconds);
+        }
         let mut run = recorder.into_run(about);
         let planned = scenario.planned_windows(begun);
         beside.stop(&mut run, clock.now().0 as f64 / 1e9, &planned);
@@ -367,6 +463,12 @@ impl Beside {
             faults: Injector::start(begun, scenario.planned_faults())?,
             sampler: Sampler::start(begun, target)?,
         })
+    }
+
+    /// What the probe has seen so far.
+    fn seen(&self, end_seconds: f64, planned: &[crate::downtime::Planned]) -> Option<Availability> {
+        let probe = self.probe.as_ref()?;
+        Some(Availability::of(&probe.seen(), end_seconds, planned))
     }
 
     fn stop(self, run: &mut Run, end_seconds: f64, planned: &[crate::downtime::Planned]) {

@@ -36,6 +36,7 @@ pub fn run(right: u64, unanswered: u64) -> Run {
         load: Load::Open,
         begun: "2025-06-02T10:00:00Z".into(),
         duration_seconds: 10.0,
+        is_ended_early: false,
         tallies: vec![Tallied { kind: Kind::Check, carrier: Carrier::Ecs, tally }],
         kinds: vec![KindTimes { kind: Kind::Check, response: times.response.clone() }],
         times,

@@ -20,7 +20,7 @@ use crate::transport::{Event, Transport};
 use crate::workload::{Ticket, Workload};
 
 /// Requests that are started before answers are looked at again.
-const TURN: u32 = 16;
+const TURN: u32 = 32;
 
 /// How long a user of a closed loop waits after a miss, so that a dead server is not asked as fast as
 /// the machine can.
@@ -282,6 +282,8 @@ where
         transport.poll(until, &mut |event| match event {
             Event::Answered { tag, answer, at } => {
                 let Some(Flight { ticket, due, sent }) = flights.remove(tag) else { return };
+                // What the poller told of before the send was something else on that connection.
+                let at = at.max(sent);
                 let outcome = workload.judge(ticket, &answer, at);
                 recorder.answered(&Answered { ticket, outcome, due, sent, at });
                 pace.ended(at);

@@ -35,6 +35,9 @@ pub const CONNECTIONS_MAX: u32 = 60_000;
 const INPUT_BYTES_MAX: usize = 32 << 20;
 /// Read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
+/// What certainly came as one piece: it was all there when the poller told of it, and its instant is
+/// that one, however many other answers are read before it. Of a longer one it is when it was read.
+const PIECE_BYTES_MAX: usize = 1_200;
 /// How long a connection without a request may take to open.
 const OPENING: Nanos = Nanos::from_seconds(10);
 /// Idle for so long, a connection may have been closed by the server without our knowing.
@@ -267,7 +270,7 @@ impl Http {
 
     /// Sends the request that was written on a free connection.
     fn send_on(&mut self, at: u32, tag: Tag, form: Form) {
-        let now = self.clock.now();
+        let now = self.poller.looked();
         let connection = &mut self.connections[at as usize];
         let may_repeat = now - connection.since >= IDLE;
         connection.load = Some(Load { tag, form, may_repeat });
@@ -385,7 +388,8 @@ impl Http {
         bytes: &[u8],
         take: &mut dyn FnMut(Event<'_>),
     ) {
-        let now = self.clock.now();
+        let is_piece = bytes.len() <= PIECE_BYTES_MAX;
+        let now = if is_piece { self.poller.looked() } else { self.clock.now() };
         let connection = self.connection(at);
         let Some(load) = connection.load.take() else { return };
         // An answer to half a request is the last one on its connection.

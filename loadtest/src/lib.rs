@@ -21,7 +21,7 @@
 //! | [`tokens`] | the organizations' tokens, renewed beside the run |
 //! | [`endpoint`], [`client`] | one blocking HTTP client for everything that is not load |
 //! | [`machine`] | what the generator uses of the machine, and what others take of it |
-//! | [`selfcheck`], [`stall`], [`null`] | the proof of the tool, on the spot: a server that stalls, and its truth computed |
+//! | [`selfcheck`], [`null`] | the proof of the tool, on the spot: a server that stalls and notes when it answered |
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
 //! | [`execution`] | one run: all of this beside each other |
@@ -87,7 +87,6 @@ pub mod run;
 pub mod scenario;
 pub mod second;
 pub mod selfcheck;
-pub mod stall;
 pub mod tally;
 pub mod target;
 pub mod time;
@@ -98,3 +97,5 @@ pub mod workload;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod stall;

@@ -63,6 +63,11 @@ impl<W: Write> Screen<W> {
         Screen { out, is_terminal, drawn: 0, last_seconds: None }
     }
 
+    /// Whether it is redrawn in place, objectives and all.
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     /// Shows a run; call it about once a second.
     pub fn show(&mut self, figures: &Figures) -> io::Result<()> {
         if self.is_terminal {

@@ -1,9 +1,11 @@
 //! What the generator uses of the machine, and what others take of it.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Use of the machine between two looks, percent.
@@ -54,6 +56,17 @@ impl Meter {
         (self.looked, self.cpu_ns, self.ticks) = (looked, cpu_ns, ticks);
         usage
     }
+}
+
+/// Keeps this thread to the `nth` of the cores that it may run on, from 0, or to another one where
+/// there are fewer.
+pub fn keep_to_core(nth: usize) -> io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    let cores = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+    let Some(core) = cores.cycle().nth(nth) else { return Ok(()) };
+    let mut own = CpuSet::new();
+    own.set(core);
+    Ok(sched_setaffinity(None, &own)?)
 }
 
 /// Processor time of this thread so far, nanoseconds.

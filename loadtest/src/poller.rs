@@ -19,7 +19,7 @@ use crate::time::{Clock, Nanos};
 /// What remains of a wait when sleeping would be too coarse.
 const AWAKE: Nanos = Nanos(50_000);
 /// Sockets that are told of at once: few, so that what is due is not kept waiting by many answers.
-const EVENTS_MAX: usize = 16;
+const EVENTS_MAX: usize = 64;
 
 /// What a socket is watched for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,6 +43,7 @@ pub struct Ready {
 pub struct Poller {
     epoll: OwnedFd,
     ready: Vec<Ready>,
+    looked: Nanos,
     clock: Monotonic,
 }
 
@@ -50,7 +51,8 @@ impl Poller {
     /// Makes one for the calling thread, whose timers it makes exact.
     pub fn new(clock: Monotonic) -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let poller = Poller { epoll, ready: Vec::with_capacity(EVENTS_MAX), clock };
+        let poller =
+            Poller { epoll, ready: Vec::with_capacity(EVENTS_MAX), looked: Nanos(0), clock };
         poller.make_exact()?;
         Ok(poller)
     }
@@ -63,6 +65,7 @@ impl Poller {
     /// Waits by another clock from now on.
     pub fn restart(&mut self, clock: Monotonic) {
         self.clock = clock;
+        self.looked = Nanos(0);
     }
 
     /// Watches a socket, until it is closed.
@@ -81,7 +84,8 @@ impl Poller {
         loop {
             let left = until - self.clock.now();
             self.look(if left > AWAKE { left - AWAKE } else { Nanos(0) })?;
-            if !self.ready.is_empty() || self.clock.now() >= until {
+            self.looked = self.clock.now();
+            if !self.ready.is_empty() || self.looked >= until {
                 return Ok(());
             }
         }
@@ -90,6 +94,11 @@ impl Poller {
     /// What happened in the last wait, by position.
     pub fn ready(&self, at: usize) -> Option<Ready> {
         self.ready.get(at).copied()
+    }
+
+    /// When the last wait ended: what it told of had happened by then.
+    pub fn looked(&self) -> Nanos {
+        self.looked
     }
 
     fn look(&mut self, patience: Nanos) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! its interval delays the next one, which then follows at once: a wait is bad on its own.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -24,8 +25,12 @@ const RESULT_UNAVAILABLE: u64 = 6;
 /// A running probe.
 pub struct Probe {
     stop: SyncSender<()>,
-    thread: JoinHandle<Vec<Probed>>,
+    thread: JoinHandle<()>,
+    seen: Seen,
 }
+
+/// Results so far; a lock, because they are looked at while the probe goes on, once in a while.
+type Seen = Arc<Mutex<Vec<Probed>>>;
 
 impl Probe {
     /// Starts it; `is_served` makes one check and says whether it was answered as it must be.
@@ -35,15 +40,24 @@ impl Probe {
         F: FnMut() -> bool + Send + 'static,
     {
         let (stop, stopped) = sync_channel(1);
-        let look = move || look(begun, interval, is_served, &stopped);
+        let seen = Seen::default();
+        let shared = Arc::clone(&seen);
+        let look = move || look(begun, interval, is_served, (&stopped, &shared));
         let thread = thread::Builder::new().name("probe".into()).spawn(look)?;
-        Ok(Probe { stop, thread })
+        Ok(Probe { stop, thread, seen })
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> Vec<Probed> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Stops it; returns what it saw. Waits for the last probe at most.
     pub fn stop(self) -> Vec<Probed> {
         drop(self.stop);
-        self.thread.join().unwrap_or_default()
+        // What it saw before it panicked it saw.
+        let _ = self.thread.join();
+        std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -51,24 +65,25 @@ fn look(
     begun: Instant,
     interval: Duration,
     mut is_served: impl FnMut() -> bool,
-    stopped: &Receiver<()>,
-) -> Vec<Probed> {
-    let mut probes = Vec::new();
+    (stopped, seen): (&Receiver<()>, &Seen),
+) {
     let mut due = Instant::now();
     loop {
         let from = Instant::now();
         let is_good = is_served();
         let took = from.elapsed();
+        let mut probes = seen.lock().unwrap_or_else(PoisonError::into_inner);
         if probes.len() < PROBES_MAX {
             probes.push(Probed {
                 at_seconds: from.saturating_duration_since(begun).as_secs_f64(),
                 took_seconds: is_good.then_some(took.as_secs_f64()),
             });
         }
+        drop(probes);
         due = (due + interval).max(from + took);
         match stopped.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => (),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return probes,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }

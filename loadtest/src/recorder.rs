@@ -46,6 +46,8 @@ pub struct About {
     pub begun: String,
     /// How long requests were due, seconds.
     pub duration_seconds: f64,
+    /// Whether it was ended before its plan.
+    pub is_ended_early: bool,
     /// What became of the connections.
     pub connections: Connections,
     /// The first wrong answers, without personal data.
@@ -53,7 +55,7 @@ pub struct About {
 }
 
 /// Counts one generator's requests.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recorder {
     tallies: [[Tally; Carrier::ALL.len()]; Kind::ALL.len()],
     times: Times,
@@ -68,7 +70,7 @@ pub struct Recorder {
 }
 
 /// The times of one second.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Window {
     second: u64,
     times: Histogram<u64>,
@@ -249,6 +251,7 @@ impl Recorder {
             load: about.load,
             begun: about.begun,
             duration_seconds: about.duration_seconds,
+            is_ended_early: about.is_ended_early,
             tallies,
             times: self.times,
             kinds: kinds.collect(),

@@ -34,6 +34,9 @@ pub struct Run {
     pub begun: String,
     /// How long requests were due, seconds.
     pub duration_seconds: f64,
+    /// Whether it was ended before its plan.
+    #[serde(default)]
+    pub is_ended_early: bool,
     /// Requests by kind and carrier, in that order.
     pub tallies: Vec<Tallied>,
     /// Response and service of the requests that were answered rightly, the malformed ones apart;

@@ -1,10 +1,10 @@
-//! The proof of the tool, on the spot: a built-in server that stalls on a known plan, and what is
-//! shown of it beside what is computed.
+//! The proof of the tool, on the spot: a built-in server that stalls on a known plan, and what the
+//! tool shows of it beside the truth.
 //!
-//! For each number of connections: a calm open loop gives the service time and how much the tool adds
-//! to it; a closed loop gives how fast the server works when requests wait; from these two and from
-//! when the server was frozen in truth the response times follow ([`crate::stall`]), without a look
-//! at what the tool showed.
+//! Every request carries its place in the plan. The server notes, by the run's clock, the instant at
+//! which it answered each ([`crate::null`]); from the plan's instant to that one is the true response
+//! time, whatever the tool saw, sent late or forgot. Before each such run a calm one tells how much
+//! the tool adds to the service time.
 
 use std::fmt;
 use std::io;
@@ -18,18 +18,16 @@ use crate::clock::Monotonic;
 use crate::generator::{self, Generator};
 use crate::histogram;
 use crate::http::{Http, Settings};
-use crate::machine::Meter;
-use crate::null::{CATEGORY, Freezes, NullServer};
+use crate::machine::{Meter, keep_to_core};
+use crate::null::{Act, CATEGORY, Freeze, NullServer, Script};
 use crate::recorder::Recorder;
 use crate::request::{Call, Check, Identifier, Request};
-use crate::second::Second;
-use crate::stall::{Freeze, Line, responses};
 use crate::tally::{Carrier, Kind, Outcome};
 use crate::time::Nanos;
 use crate::tokens::Tokens;
 use crate::workload::{Ticket, Workload};
 
-/// By how much a shown percentile may differ from the computed one.
+/// By how much a shown percentile may differ from the true one.
 pub const DIFFERENCE_MAX: f64 = 0.02;
 /// By how much the median of the response may exceed that of the service, without a stall.
 pub const ADDED_MAX: Nanos = Nanos(30_000);
@@ -52,7 +50,7 @@ pub struct Plan {
     pub every: Nanos,
     /// How long each is.
     pub freeze: Nanos,
-    /// How long each of the two measurements without a stall takes.
+    /// How long the measurement without a stall takes.
     pub calm: Nanos,
 }
 
@@ -177,7 +175,7 @@ impl fmt::Display for Selfcheck {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "connections           p97 ms   p99 ms p99.9 ms  >100 ms  added µs")?;
         for case in &self.cases {
-            for (name, figures) in [("computed", case.truth), ("shown", case.shown)] {
+            for (name, figures) in [("truth", case.truth), ("shown", case.shown)] {
                 let [p97, p99, p999, late] = figures.parts();
                 let [p97, p99, p999] = [p97, p99, p999].map(|time| time / 1e6);
                 write!(formatter, "{:>11} {name:>9}", case.connections)?;
@@ -204,37 +202,27 @@ impl fmt::Display for Selfcheck {
 }
 
 fn run_case(plan: &Plan, connections: u32) -> io::Result<Case> {
-    let gap = Nanos(1_000_000_000 / RATE);
-    let dues = |duration: Nanos| (0..duration.0 / gap.0).map(move |at| Nanos(at * gap.0));
-    let (calm, _) = drive(connections, Vec::new(), |generator| {
-        generator.run_open(dues(plan.calm), &mut go_on);
-    })?;
-    let (busy, _) = drive(connections, Vec::new(), |generator| {
-        generator.run_closed(connections, plan.calm, &mut go_on);
-    })?;
-    let freezes = freezes(plan);
-    let (stalled, freezes) = drive(connections, freezes, |generator| {
-        generator.run_open(dues(plan.duration), &mut go_on);
-    })?;
+    let (calm, _) = drive(connections, plan.calm, Vec::new())?;
+    let (stalled, truth) = drive(connections, plan.duration, freezes(plan))?;
     let median = |times: &Histogram<u64>| Nanos(times.value_at_quantile(0.5));
-    let service = median(&calm.times().service);
-    let line = Line { service, gap: Nanos(plan.calm.0 / busy.total().right.max(1)) };
-    let mut truth = histogram::new();
-    for response in responses(line, &freezes, dues(plan.duration)) {
-        truth.saturating_record(response.0);
-    }
-    let recorders = [&calm, &busy, &stalled];
-    let failed = recorders.iter().map(|recorder| recorder.total()).map(|all| all.due() - all.right);
+    let failed =
+        [&calm, &stalled].map(|recorder| recorder.total()).map(|all| all.due() - all.right);
     let seconds = stalled.seconds();
     let tainted = seconds.iter().filter(|second| second.is_tainted()).count();
     Ok(Case {
         connections,
         truth: Figures::of(&truth),
         shown: Figures::of(&stalled.times().response),
-        added: median(&calm.times().response) - service,
-        failed: failed.sum(),
+        added: median(&calm.times().response) - median(&calm.times().service),
+        failed: failed.into_iter().sum(),
         tainted: tainted as f64 / seconds.len().max(1) as f64,
     })
+}
+
+/// When requests are due.
+fn dues(duration: Nanos) -> impl Iterator<Item = Nanos> {
+    let gap = 1_000_000_000 / RATE;
+    (0..duration.0 / gap).map(move |at| Nanos(at * gap))
 }
 
 fn freezes(plan: &Plan) -> Vec<Freeze> {
@@ -246,16 +234,12 @@ fn freezes(plan: &Plan) -> Vec<Freeze> {
         .collect()
 }
 
-fn go_on(_second: &Second, _recorder: &Recorder) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
-
-/// Runs the generator beside a fresh server; returns what was counted and when the server was frozen.
+/// Runs an open loop beside a fresh server; returns what was counted and the true response times.
 fn drive(
     connections: u32,
-    plan: Vec<Freeze>,
-    run: impl FnOnce(Generator<'_, Same, Http, Monotonic>),
-) -> io::Result<(Recorder, Vec<Freeze>)> {
+    duration: Nanos,
+    freezes: Vec<Freeze>,
+) -> io::Result<(Recorder, Histogram<u64>)> {
     let server = NullServer::bind()?;
     let settings = Settings {
         address: server.address()?,
@@ -264,52 +248,77 @@ fn drive(
         connections,
         connections_max: connections,
     };
-    let (freezes, stop) = (Freezes::new(), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let serving = scope.spawn(|| server.serve(&freezes, &stop));
-        let ran = generate(settings, &freezes, plan, run);
+    let (script, stop) = (Script::new(), AtomicBool::new(false));
+    let (recorder, answered) = std::thread::scope(|scope| {
+        // On one core the server, once it goes on, would keep the generator from seeing the first
+        // answers until it has written the last.
+        let serving = scope.spawn(|| {
+            keep_to_core(0)?;
+            server.serve(&script, &stop)
+        });
+        let generating = scope.spawn(|| {
+            keep_to_core(1)?;
+            generate(settings, &script, duration, freezes)
+        });
+        let ran = generating.join();
         stop.store(true, Ordering::Relaxed);
-        let frozen = serving.join().map_err(|_| io::Error::other("the server ended"))??;
-        Ok((ran?, frozen))
-    })
+        let served = serving.join();
+        let ended = |_| io::Error::other("a thread panicked");
+        Ok::<_, io::Error>((ran.map_err(ended)??, served.map_err(ended)??))
+    })?;
+    let mut truth = histogram::new();
+    // What was never answered has failed, and is counted as that.
+    let is_answered = |(_, answered): &(Nanos, Nanos)| *answered != Nanos::NEVER;
+    for (due, answered) in dues(duration).zip(answered).filter(is_answered) {
+        truth.saturating_record((answered - due).0);
+    }
+    Ok((recorder, truth))
 }
 
-/// Runs the generator and tells the server when to freeze.
+/// Runs the generator and gives the server its script.
 fn generate(
     settings: Settings,
-    freezes: &Freezes,
-    plan: Vec<Freeze>,
-    run: impl FnOnce(Generator<'_, Same, Http, Monotonic>),
+    script: &Script,
+    duration: Nanos,
+    freezes: Vec<Freeze>,
 ) -> io::Result<Recorder> {
     let mut transport = Http::new(settings, Tokens::default(), Monotonic::start())?;
     transport.open_ahead(OPENING);
     let clock = Monotonic::start();
     transport.restart(clock);
     // Nobody else sets it.
-    let _set = freezes.set((clock, plan));
+    let _set = script.set(Act { clock, freezes, requests: dues(duration).count() });
     let mut recorder = Recorder::new();
-    run(Generator {
-        workload: &mut Same,
+    let mut workload = Numbered::default();
+    let generator = Generator {
+        workload: &mut workload,
         transport: &mut transport,
         clock: &clock,
         recorder: &mut recorder,
         meter: Some(Meter::start()),
         settings: generator::Settings::default(),
-    });
+    };
+    generator.run_open(dues(duration), &mut |_, _| ControlFlow::Continue(()));
     Ok(recorder)
 }
 
-/// Asks always the same.
-struct Same;
+/// Asks always the same, by a terminal that is the number of the request.
+#[derive(Default)]
+struct Numbered {
+    next: u32,
+}
 
-impl Workload for Same {
+impl Workload for Numbered {
     fn next(&mut self, _now: Nanos) -> Ticket {
-        Ticket { kind: Kind::Check, carrier: Carrier::Ecs, slot: 0 }
+        let slot = self.next;
+        self.next += 1;
+        Ticket { kind: Kind::Check, carrier: Carrier::Ecs, slot }
     }
 
-    fn call(&self, _ticket: Ticket) -> Call<'_> {
+    fn call(&self, ticket: Ticket) -> Call<'_> {
         let identifier = Identifier::ClientCode("AAABBBCCC000001");
-        let check = Check { service: 1, terminal: 1, identifier, price_kopecks: None };
+        let terminal = u64::from(ticket.slot);
+        let check = Check { service: 1, terminal, identifier, price_kopecks: None };
         Call { organization: 0, request: Request::Check(check) }
     }
 

@@ -4,6 +4,7 @@
 //! the other, while more come. So a server is a single line whose every request takes a known time,
 //! and each response time follows from the one before (Lindley's recursion).
 
+use crate::null::Freeze;
 use crate::time::Nanos;
 
 /// A server that stalls.
@@ -13,15 +14,6 @@ pub struct Line {
     pub service: Nanos,
     /// The least time between two answers while requests wait.
     pub gap: Nanos,
-}
-
-/// When the server does nothing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Freeze {
-    /// Its beginning.
-    pub from: Nanos,
-    /// Its end.
-    pub until: Nanos,
 }
 
 /// The response time of each request, for ascending instants at which they are due and ascending

@@ -175,6 +175,10 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
              timed says anything about the server"
         ));
     }
+    if run.is_ended_early {
+        let seconds = trimmed(run.duration_seconds, 1);
+        notes.push(format!("the run was ended after {seconds} s, before its plan"));
+    }
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
     }

@@ -30,11 +30,13 @@
 //! - The copying checks the bytes of every file against the marker, so sled does not see a damaged
 //!   file at all; if it panics nevertheless, the panic ends here as [`SnapshotError::Damaged`].
 //! - sled's threads serve every database of the process and keep the priority of whoever used sled
-//!   first. Started by a recovery they took the core from the requests during every later snapshot:
-//!   99 % of confirms within 100 ms, with the priority of the snapshot's thread within 9 ms. So
-//!   [`SledSnapshots::open`] starts them.
+//!   first. Started by a recovery they took the core from the requests during every later snapshot.
+//!   So [`SledSnapshots::open`] starts them, with the priority of the snapshot's thread.
 //! - While a generation is written, copied and read back, the others get the device and the core
 //!   between two steps (see [`Pace`]).
+//!
+//! The last two together brought p99 of confirms during a snapshot from 104 ms to 9 ms; what each of
+//! them does alone was not measured.
 //!
 //! Measured without the rests, with 31,250 parts of 6.5 KB (a million holders), 2 cores shared with
 //! other builds, two runs of each: written, synced and read back in 2.7 to 3.8 s, read in 0.6 to

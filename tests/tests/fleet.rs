@@ -3,14 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::Command;
 
-use loadtest::execution::Execution;
+use loadtest::execution::{Execution, Watch};
 use loadtest::fleet::figures::FleetFigures;
 use loadtest::registry::Registry;
 use loadtest::run::Run;
 use loadtest::scenario::Scenario;
+use loadtest::second::Second;
 use loadtest::tally::{Kind, Tally};
 use tests::devices::{Depot, SERVER_NAME};
 use tests::server::{ADMIN_TOKEN, Server, binary};
@@ -70,16 +72,32 @@ impl Stage {
         let scenario = Scenario::parse(&text).unwrap();
         let registry = Registry::load(&self.registry, 100_000, scenario.seed).unwrap();
         let execution = Execution::prepare(&scenario, &registry).unwrap();
-        let mut is_built = false;
-        let mut on_second = |_: &_| {
-            if !std::mem::replace(&mut is_built, true) {
-                self.build_registries();
-            }
-        };
-        let run = execution.run(scenario.arrivals.as_ref(), &mut on_second).unwrap();
+        let mut builder = Builder { stage: self, is_done: false };
+        let run = execution.run(scenario.arrivals.as_ref(), &mut builder).unwrap();
         assert_eq!(self.server.log().alarms(), Vec::<String>::new());
         run
     }
+}
+
+/// Builds new registries after the first second.
+struct Builder<'a> {
+    stage: &'a Stage,
+    is_done: bool,
+}
+
+impl Watch for Builder<'_> {
+    fn second(&mut self, _second: &Second) -> ControlFlow<()> {
+        if !std::mem::replace(&mut self.is_done, true) {
+            self.stage.build_registries();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn wants_standing(&self) -> bool {
+        false
+    }
+
+    fn standing(&mut self, _run: &Run) {}
 }
 
 fn checks(run: &Run) -> Tally {

@@ -306,6 +306,24 @@ fn s2_no_identifier_is_in_a_file() {
 }
 
 #[test]
+fn an_organization_without_a_file_holds_up_no_other() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let registries = registries(data_dir.path(), settings());
+    let mut registrar = town();
+    let second =
+        TOWN.lines().filter(|line| line.contains("\"organization\"") && line.contains("111"));
+    let second: String =
+        second.map(|line| line.replace("\"id\":1,", "\"id\":3,").replace("111", "333")).collect();
+    let offer = "{\"kind\":\"offer\",\"organization\":3,\"service\":1}";
+    let terminal = "{\"kind\":\"terminal\",\"id\":31,\"organization\":3}";
+    import(&mut registrar, format!("{second}\n{offer}\n{terminal}\n").as_bytes());
+    fs::write(data_dir.path().join("registries/1"), "no directory").unwrap();
+    let report = registries.build(registrar.registry(), at("2025-06-02T00:00:00Z")).unwrap();
+    assert_eq!((report.organizations, report.failed), (1, 1));
+    assert_eq!((registries.newest(CARRIER), registries.newest(OrganizationId(3))), (None, Some(1)));
+}
+
+#[test]
 fn files_past_their_bytes_go_from_the_oldest_but_never_the_newest() {
     let data_dir = tempfile::tempdir().unwrap();
     let registries = registries(data_dir.path(), KitSettings { bytes_max: 1_500, ..settings() });

@@ -373,7 +373,7 @@ fn a_block_reaches_every_connected_device() {
         }
         let block = BlockPush { id_hash: ByteArray::new([9; 16]), blocked: true, at_ms: 5 };
         let begun = Instant::now();
-        assert_eq!(running.link.fleet.push(&block), 40);
+        assert_eq!(running.link.fleet.push(std::slice::from_ref(&block)), 40);
         for device in &mut connected {
             assert_eq!(device.pushes.next().await, Some(block.clone()));
         }

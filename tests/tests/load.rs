@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use loadtest::registry::Registry;
 use loadtest::run::Run;
 use loadtest::scenario::Scenario;
 use loadtest::verdict::{Outcome, Verdict, judge};
-use tests::server::{Server, binary};
+use tests::server::{ADMIN_TOKEN, Server, binary};
 
 const HOLDERS: &str = "2000";
 
@@ -29,13 +29,19 @@ struct Stage {
 
 impl Stage {
     fn set() -> Stage {
+        Stage::set_by(Command::new(binary()))
+    }
+
+    /// The same with a command to which the arguments of the server are added.
+    fn set_by(server: Command) -> Stage {
         let directory = tempfile::tempdir().unwrap();
         let registry = directory.path().join("registry.ndjson");
         let mut generate = Command::new(binary());
         generate.args(["generate", "--holders", HOLDERS, "--seed", "7", "--out"]).arg(&registry);
         assert!(generate.status().unwrap().success());
         let import = registry.display().to_string();
-        let server = Server::start(&directory.path().join("data"), &["--import", &import]);
+        let data = directory.path().join("data");
+        let server = Server::start_by(server, &data, &["--import", &import]);
         Stage { directory, registry, server }
     }
 
@@ -56,7 +62,7 @@ impl Stage {
         let scenario = Scenario::parse(&text).unwrap();
         let registry = Registry::load(&self.registry, 100_000, scenario.seed).unwrap();
         let execution = Execution::prepare(&scenario, &registry).unwrap();
-        let run = execution.run(scenario.arrivals.as_ref(), &mut |_| ()).unwrap();
+        let run = execution.run(scenario.arrivals.as_ref(), &mut ()).unwrap();
         let verdict = judge(&run);
         (run, verdict)
     }
@@ -126,6 +132,71 @@ fn a_kill_loses_nothing_and_is_seen_as_downtime() {
     assert_eq!(run.faults.len(), 1);
     assert_eq!(outcome(&verdict, "lost"), Outcome::Pass);
     assert_ne!(verdict.outcome, Outcome::Pass);
+}
+
+/// A fault of the scenario: a script that is run two seconds after the beginning.
+fn fault(stage: &Stage, name: &str, script: &str) -> String {
+    let path = stage.directory.path().join(format!("{name}.sh"));
+    std::fs::write(&path, script).unwrap();
+    let path = path.display();
+    format!("faults = [{{ at_seconds = 2, name = \"{name}\", command = [\"sh\", \"{path}\"] }}]")
+}
+
+/// A server whose files may not grow any more is a server with a full disk.
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    // Past the limit a write fails only where the signal is ignored; otherwise the process ends.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(binary());
+    let stage = Stage::set_by(command);
+    let limit = |bytes| format!("prlimit --pid={} --fsize={bytes}", stage.server.process_id());
+    let script = format!("{} && sleep 1 && {}", limit("0:unlimited"), limit("unlimited"));
+    let faults = fault(&stage, "fill", &script);
+    let (run, verdict) = stage.run(stage.server.http, &format!("duration_seconds = 8\n{faults}"));
+    assert_eq!(run.faults[0].exit_code, Some(0), "{:?}", run.faults);
+    let (right, wrong, refused, _) = counts(&run);
+    assert_eq!(wrong, 0, "{:?}", run.wrong_answers);
+    assert!(right > 500 && refused > 0, "{right} {refused}");
+    let last = run.seconds.iter().rfind(|second| second.answered > 0).unwrap();
+    assert_eq!(last.refused, 0, "the disk takes writes again");
+    let audit = run.audit.unwrap();
+    assert!(audit.is_clean() && audit.acknowledged > 20, "{audit:?}");
+    assert_eq!(outcome(&verdict, "lost"), Outcome::Pass);
+    assert_ne!(verdict.outcome, Outcome::Pass);
+}
+
+/// The organizations get other secrets and, a second later, their old ones back: their tokens die at
+/// once and live again.
+#[test]
+fn a_rotated_key_refuses_until_it_is_back() {
+    let stage = Stage::set();
+    let registry = std::fs::read_to_string(&stage.registry).unwrap();
+    let is_organization = |line: &&str| line.contains("\"kind\":\"organization\"");
+    let lines: Vec<&str> = registry.lines().filter(is_organization).collect();
+    let old = lines.join("\n");
+    let new = old.replace("\"client_secret\":\"", "\"client_secret\":\"another-");
+    assert_ne!(old, new);
+    let import = |text: &str, name: &str| {
+        let path = stage.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        format!(
+            "curl --fail-with-body --silent --show-error --max-time 5 --data-binary @{} \
+             --header 'Authorization: Bearer {ADMIN_TOKEN}' http://{}/admin/import",
+            path.display(),
+            stage.server.admin
+        )
+    };
+    let (there, back) = (import(&new, "there.ndjson"), import(&old, "back.ndjson"));
+    let faults = fault(&stage, "rotate", &format!("{there} && sleep 1 && {back}"));
+    let (run, verdict) = stage.run(stage.server.http, &format!("duration_seconds = 8\n{faults}"));
+    assert_eq!(run.faults[0].exit_code, Some(0), "{:?}", run.faults);
+    let (right, wrong, refused, _) = counts(&run);
+    assert_eq!(wrong, 0, "{:?}", run.wrong_answers);
+    assert!(refused > 0 && right > 100, "{right} {refused}");
+    let last = run.seconds.iter().rfind(|second| second.answered > 0).unwrap();
+    assert_eq!(last.refused, 0, "the old secrets are back");
+    assert!(run.audit.unwrap().is_clean());
+    assert_ne!(verdict.exit_code(), 0);
 }
 
 /// What a bad link does to answers.
@@ -229,10 +300,15 @@ fn a_stalling_link_is_slow() {
     assert_ne!(outcome(&verdict, "slow or unanswered checks"), Outcome::Pass);
 }
 
-/// Runs the binary itself.
+/// The binary itself.
+fn command(arguments: &[&str], directory: &Path) -> Command {
+    let mut command = Command::new(tests::server::binary_of("loadtest", "eligo-load"));
+    command.args(arguments).current_dir(directory);
+    command
+}
+
 fn eligo_load(arguments: &[&str], directory: &Path) -> (Option<i32>, String) {
-    let binary = tests::server::binary_of("loadtest", "eligo-load");
-    let output = Command::new(binary).args(arguments).current_dir(directory).output().unwrap();
+    let output = command(arguments, directory).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
@@ -266,4 +342,66 @@ fn the_command_writes_its_documents_and_reads_them_again() {
     assert!(code == Some(2) && text.contains("cannot be read"), "{text}");
     let (code, text) = eligo_load(&["rules"], directory);
     assert!(code == Some(0) && text.contains("14.4"), "{text}");
+}
+
+/// Writes a scenario of 200 requests a second for the command.
+fn write_scenario(stage: &Stage, file: &str, seconds: u32, registry: &str) {
+    let scenario = format!(
+        "name = \"short\"\nseed = 5\nduration_seconds = {seconds}\n\
+         [target]\nurl = \"http://{}\"\n\
+         [registry]\npath = \"registry.ndjson\"\n{registry}\n\
+         [arrivals]\nkind = \"constant\"\nrate = 200\n\
+         [probe]\ninterval_seconds = 0.5\n",
+        stage.server.http
+    );
+    std::fs::write(stage.directory.path().join(file), scenario).unwrap();
+}
+
+#[test]
+fn two_processes_share_the_holders_and_merge() {
+    let stage = Stage::set();
+    let directory = stage.directory.path();
+    let names = ["0", "1"];
+    let running = names.map(|share| {
+        let file = format!("{share}.toml");
+        write_scenario(&stage, &file, 4, &format!("shares = 2\nshare = {share}"));
+        let mut command = command(&["run", &file, "--out", share], directory);
+        command.stdout(Stdio::null()).spawn().unwrap()
+    });
+    for mut process in running {
+        assert_ne!(process.wait().unwrap().code(), Some(2));
+    }
+    let arguments = ["merge", "0/run.json", "1/run.json", "--out", "all"];
+    let (code, text) = eligo_load(&arguments, directory);
+    assert!(code != Some(2) && text.contains("all/report.html"), "{text}");
+    let read = |name: &str| loadtest::output::read(&directory.join(name).join("run.json")).unwrap();
+    let [zero, one, all] = ["0", "1", "all"].map(read);
+    let due = |run: &Run| run.tallies.iter().map(|tallied| tallied.tally.due()).sum::<u64>();
+    assert!(due(&zero) > 500 && due(&one) > 500, "{} {}", due(&zero), due(&one));
+    assert_eq!(due(&all), due(&zero) + due(&one));
+    let times = |run: &Run| run.times.response.len();
+    assert_eq!(times(&all), times(&zero) + times(&one));
+    assert_eq!(counts(&all).1, 0, "{:?}", all.wrong_answers);
+    let acknowledged = |run: &Run| run.audit.unwrap().acknowledged;
+    assert_eq!(acknowledged(&all), acknowledged(&zero) + acknowledged(&one));
+    assert!(all.audit.unwrap().is_clean(), "{:?}", all.audit);
+}
+
+#[test]
+fn a_signal_ends_a_run_with_its_report() {
+    let stage = Stage::set();
+    let directory = stage.directory.path();
+    write_scenario(&stage, "long.toml", 600, "");
+    let mut command = command(&["run", "long.toml", "--out", "cut"], directory);
+    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains(" left "));
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let text = lines.collect::<Vec<_>>().join("\n");
+    assert!(text.contains("before its plan") && text.contains("cut/report.html"), "{text}");
+    assert!(matches!(process.wait().unwrap().code(), Some(1 | 3)), "{text}");
+    let run = loadtest::output::read(&directory.join("cut/run.json")).unwrap();
+    assert!(run.is_ended_early && run.duration_seconds < 600.0, "{}", run.duration_seconds);
+    assert_eq!(counts(&run).3, 0, "what was asked was answered");
 }

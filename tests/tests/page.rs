@@ -63,7 +63,7 @@ fn write_run(directory: &Path) {
     let scenario = Scenario::parse(&text).unwrap();
     let registry = Registry::load(&path, 100_000, scenario.seed).unwrap();
     let execution = Execution::prepare(&scenario, &registry).unwrap();
-    let run = execution.run(scenario.arrivals.as_ref(), &mut |_| ()).unwrap();
+    let run = execution.run(scenario.arrivals.as_ref(), &mut ()).unwrap();
     output::write(&run, &judge(&run), directory).unwrap();
 }
 

@@ -14,6 +14,7 @@
 //! and the administration ask, [`schedule`] decides when.
 
 pub mod builder;
+pub mod judge;
 pub mod metrics;
 pub mod offers;
 pub mod population;

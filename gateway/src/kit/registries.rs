@@ -21,6 +21,8 @@ use validator::signing::SigningKey;
 
 use crate::kit::KitSettings;
 use crate::kit::builder::Build;
+use crate::kit::offers::Offers;
+use crate::kit::population::Population;
 use crate::kit::store::{Shelf, Store};
 use crate::node::chain;
 
@@ -90,6 +92,8 @@ pub struct BuildReport {
     pub built_at: Timestamp,
     /// Organizations that have one now.
     pub organizations: usize,
+    /// Organizations whose files could not be made; they keep what they had.
+    pub failed: usize,
     /// Entries of all of them.
     pub entries: u64,
     /// How long it took.
@@ -103,7 +107,7 @@ pub struct KitStatus {
     pub last_build: Option<BuildReport>,
     /// When the newest registry was built.
     pub built_at: Option<Timestamp>,
-    /// Builds that failed since the start.
+    /// Builds since the start that failed for some organization or for all.
     pub failures: u64,
     /// The newest version of any organization.
     pub version: u64,
@@ -146,7 +150,10 @@ impl Registries {
         let built = self.build_next(registry, now);
         let mut shelves = hold(&self.shelves);
         match &built {
-            Ok(report) => shelves.last_build = Some(*report),
+            Ok(report) => {
+                shelves.last_build = Some(*report);
+                shelves.failures += u64::from(report.failed > 0);
+            }
             Err(_) => shelves.failures += 1,
         }
         built
@@ -225,7 +232,7 @@ impl Registries {
         now: Timestamp,
     ) {
         let file = self.file(organization, version).ok();
-        let built_at = file.map(|file| Timestamp(file.header().built_at_ms.saturating_mul(1_000)));
+        let built_at = file.map(|file| file.header().built_at());
         let device = Device { organization, version, built_at, seen_at: now };
         hold(&self.devices).insert(terminal, device);
     }
@@ -275,7 +282,7 @@ impl Registries {
         };
         let (version, organization) = newest?;
         let file = self.file(organization, version).ok()?;
-        Some(Timestamp(file.header().built_at_ms.saturating_mul(1_000)))
+        Some(file.header().built_at())
     }
 
     fn build_next(
@@ -298,24 +305,49 @@ impl Registries {
         if population.collisions > 0 {
             tracing::warn!(identifiers = population.collisions, "identifiers are too much alike");
         }
-        let mut entries: u64 = 0;
+        let (mut built, mut entries, mut first_error) = (0, 0_u64, None);
         for organization in &organizations {
-            let path = self.store.registry(organization.0, version);
-            let count = self.store.put(&path, |out| build.write(organization, &population, out))?;
-            entries = entries.saturating_add(count);
-            let shelf = hold(&self.shelves).organizations.get(&organization.0).cloned();
-            let before = (&shelf.unwrap_or_default(), self.settings.delta_versions);
-            build.write_deltas(organization.0, before, &self.store)?;
-            self.tidy(organization.0)?;
+            match self.build_one(&build, organization, &population) {
+                Ok(count) => {
+                    built += 1;
+                    entries = entries.saturating_add(count);
+                }
+                Err(error) => {
+                    let organization = organization.0.0;
+                    tracing::error!(organization, error = chain(&error), "no registry was built");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = first_error.filter(|_| built == 0) {
+            return Err(error);
         }
         self.keep_within_bytes()?;
         Ok(BuildReport {
             version,
             built_at: now,
-            organizations: organizations.len(),
+            organizations: built,
+            failed: organizations.len() - built,
             entries,
             milliseconds: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
+    }
+
+    /// Makes file and deltas of one organization; how many entries there are. The version is handed
+    /// out only when all of it is there.
+    fn build_one(
+        &self,
+        build: &Build<'_>,
+        organization: &(OrganizationId, Offers<'_>),
+        population: &Population,
+    ) -> Result<u64, RegistryError> {
+        let id = organization.0;
+        let path = self.store.registry(id, build.version);
+        let count = self.store.put(&path, |out| build.write(organization, population, out))?;
+        let shelf = hold(&self.shelves).organizations.get(&id).cloned().unwrap_or_default();
+        build.write_deltas(id, (&shelf, self.settings.delta_versions), &self.store)?;
+        self.tidy(id)?;
+        Ok(count)
     }
 
     /// Looks again at the files of an organization and removes what is not kept.

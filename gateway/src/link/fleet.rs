@@ -71,13 +71,13 @@ impl Fleet {
         self.members.remove_if(&member.device.terminal, |_, known| Arc::ptr_eq(known, member));
     }
 
-    /// Pushes a block to every connected device; returns to how many. Never waits: who has not read
+    /// Pushes blocks to every connected device; returns to how many. Never waits: who has not read
     /// the pushes before is disconnected.
-    pub fn push(&self, block: &BlockPush) -> usize {
-        let frame = push_frame(block);
+    pub fn push(&self, blocks: &[BlockPush]) -> usize {
+        let frames = push_frames(blocks);
         let mut count = 0;
         for member in &self.members {
-            count += usize::from(member.push(frame.clone()));
+            count += usize::from(member.push(frames.clone()));
         }
         self.metrics.pushed(u64::try_from(count).unwrap_or(u64::MAX));
         count
@@ -115,9 +115,9 @@ impl Fleet {
 }
 
 impl Member {
-    /// Pushes a frame; false where the device has not read those before.
-    pub fn push(&self, frame: Bytes) -> bool {
-        let pushed = self.pushes.try_send(frame).is_ok();
+    /// Pushes frames; false where the device has not read those before.
+    pub fn push(&self, frames: Bytes) -> bool {
+        let pushed = self.pushes.try_send(frames).is_ok();
         if !pushed {
             self.close(CloseCode::NotReading);
         }
@@ -129,9 +129,9 @@ impl Member {
     }
 }
 
-/// A block in its frame.
-pub fn push_frame(block: &BlockPush) -> Bytes {
-    let mut frame = Vec::new();
-    wire::push(&mut frame, 0, 0, block);
-    frame.into()
+/// Blocks, each in its frame.
+pub fn push_frames(blocks: &[BlockPush]) -> Bytes {
+    let mut frames = Vec::new();
+    blocks.iter().for_each(|block| wire::push(&mut frames, 0, 0, block));
+    frames.into()
 }

@@ -1,11 +1,14 @@
-//! Holder registries for the link, out of the offline kit.
+//! Holder registries and blocks for the link, out of the offline kit and the engine.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use engine::calendar::Clock;
+use engine::calendar::{Clock, Timestamp};
+use engine::engine::Engine;
 use engine::ids::{OrganizationId, TerminalId};
+use engine::trips::block::BlockChange;
+use serde_bytes::ByteArray;
 use validator::link::message::{AckCode, BlockPush, RegistryAck, RegistryOffer, Rules, Signer};
 
 use crate::gateway::Gateway;
@@ -21,6 +24,7 @@ const PULL_ATTEMPTS: usize = 3;
 
 /// The registries of a deployment.
 pub struct KitRegistries {
+    engine: Engine,
     registries: Arc<Registries>,
     clock: Arc<dyn Clock>,
 }
@@ -29,7 +33,8 @@ impl KitRegistries {
     /// Those of a server.
     pub fn new(gateway: &Gateway) -> KitRegistries {
         let registries = Arc::clone(&gateway.registries);
-        KitRegistries { registries, clock: Arc::clone(&gateway.clock) }
+        let engine = gateway.engine.clone();
+        KitRegistries { engine, registries, clock: Arc::clone(&gateway.clock) }
     }
 }
 
@@ -81,7 +86,21 @@ impl ports::Registries for KitRegistries {
         }
     }
 
-    fn blocks_since(&self, _organization: OrganizationId, _version: u64) -> Vec<BlockPush> {
-        Vec::new()
+    fn blocks_since(&self, organization: OrganizationId, version: u64) -> Vec<BlockPush> {
+        let file = self.registries.file(organization, version).ok();
+        let built_at = file.map_or(Timestamp(i64::MIN), |file| file.header().built_at());
+        let mut changes: Vec<BlockChange> =
+            self.engine.trips().blocks().changes_since(built_at).collect();
+        changes.sort_by_key(|change| (change.at, change.blocked));
+        changes.iter().map(push_of).collect()
+    }
+}
+
+/// A block as devices are told of it.
+pub fn push_of(change: &BlockChange) -> BlockPush {
+    BlockPush {
+        id_hash: ByteArray::new(change.identifier.0),
+        blocked: change.blocked,
+        at_ms: change.at.0.div_euclid(1_000),
     }
 }

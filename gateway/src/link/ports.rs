@@ -4,10 +4,8 @@ use std::io::{self, Read};
 use std::pin::Pin;
 
 use engine::ids::{OrganizationId, TerminalId};
-use validator::link::message::{
-    AckCode, BlockPush, RegistryAck, RegistryForm, RegistryOffer, Rules, Signer,
-};
-use validator::trip::{Trip, TripResult, TripStatus};
+use validator::link::message::{AckCode, BlockPush, RegistryAck, RegistryOffer, Rules, Signer};
+use validator::trip::{Trip, TripResult};
 
 /// A future of a port.
 pub type Promise<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,7 +46,8 @@ pub trait Registries: Send + Sync + 'static {
         ack: &RegistryAck,
     ) -> AckCode;
 
-    /// Blocks that a device with this version does not know of yet.
+    /// Blocks that a device with this version does not know of yet, in the order of their instants;
+    /// may block.
     fn blocks_since(&self, organization: OrganizationId, version: u64) -> Vec<BlockPush>;
 }
 
@@ -58,64 +57,4 @@ pub struct Delivery {
     pub offer: RegistryOffer,
     /// Its bytes, exactly as many as offered.
     pub bytes: Box<dyn Read + Send>,
-}
-
-/// Records nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoTrips;
-
-impl TripIntake for NoTrips {
-    fn submit(
-        &self,
-        _organization: OrganizationId,
-        _terminal: TerminalId,
-        trips: Vec<Trip>,
-    ) -> Promise<'_, Vec<TripResult>> {
-        let refused = |trip: &Trip| TripResult {
-            seq: trip.seq,
-            status: TripStatus::Unavailable,
-            reason: None,
-            first: None,
-        };
-        let results = trips.iter().map(refused).collect();
-        Box::pin(std::future::ready(results))
-    }
-}
-
-/// Has no registries.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoRegistries;
-
-impl Registries for NoRegistries {
-    fn signers(&self) -> Vec<Signer> {
-        Vec::new()
-    }
-
-    fn rules(&self) -> Rules {
-        Rules { passback_seconds: 420, grace_hours: 0 }
-    }
-
-    fn newest(&self, _organization: OrganizationId) -> u64 {
-        0
-    }
-
-    fn pull(&self, _organization: OrganizationId, _have: u64) -> io::Result<Delivery> {
-        let offer = RegistryOffer { form: RegistryForm::None, version: 0, bytes: 0 };
-        Ok(Delivery { offer, bytes: Box::new(io::empty()) })
-    }
-
-    fn note(&self, _organization: OrganizationId, _terminal: TerminalId, _version: u64) {}
-
-    fn installed(
-        &self,
-        _organization: OrganizationId,
-        _terminal: TerminalId,
-        _ack: &RegistryAck,
-    ) -> AckCode {
-        AckCode::NotFound
-    }
-
-    fn blocks_since(&self, _organization: OrganizationId, _version: u64) -> Vec<BlockPush> {
-        Vec::new()
-    }
 }

@@ -7,17 +7,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use engine::trips::office::BlockNews;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use validator::link::close::CloseCode;
+use validator::link::message::BlockPush;
 use validator::link::transport;
 
 use crate::link::Link;
 use crate::link::connection::{self, Stopping};
+use crate::link::kit::push_of;
 use crate::link::limits::{HANDSHAKES_MAX, WATCH_EVERY};
 use crate::link::metrics::Refused;
 use crate::node::chain;
@@ -175,6 +179,8 @@ impl Door {
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut turn = VecDeque::new();
         let mut stopping = self.stopping.clone();
+        let trips = self.link.gateway.engine.trips();
+        let mut blocks = trips.subscribe_blocks();
         loop {
             tokio::select! {
                 incoming = endpoint.accept() => match incoming {
@@ -182,6 +188,7 @@ impl Door {
                     None => break,
                 },
                 _ = watch.tick() => self.look(&mut turn),
+                news = blocks.recv() => self.tell(news),
                 Ok(()) = stopping.changed() => break,
             }
         }
@@ -208,6 +215,21 @@ impl Door {
         }
         let (link, stopping) = (Arc::clone(&self.link), self.stopping.clone());
         tokio::spawn(connection::serve(link, incoming, permit, stopping));
+    }
+
+    /// Tells all devices of the blocks of an import.
+    fn tell(&self, news: Result<BlockNews, RecvError>) {
+        let changes = match news {
+            Ok(news) => news.to_vec(),
+            // Rather everything again than one block too few.
+            Err(RecvError::Lagged(_)) => {
+                self.link.gateway.engine.trips().blocks().changes().collect()
+            }
+            // The engine outlives the link.
+            Err(RecvError::Closed) => return,
+        };
+        let blocks: Vec<BlockPush> = changes.iter().map(push_of).collect();
+        self.link.fleet.push(&blocks);
     }
 
     /// Notices revoked and expired certificates.

@@ -9,8 +9,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::answer::Answer;
 use crate::histogram;
+use crate::null::Freeze;
 use crate::request::{Call, Request};
-use crate::stall::{Freeze, Line, responses};
+use crate::stall::{Line, responses};
 use crate::tally::{Carrier, Kind, Outcome, Tally};
 use crate::transport::{Connections, Tag};
 

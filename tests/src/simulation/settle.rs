@@ -286,7 +286,7 @@ impl Story {
     /// Batches that never reached the journal are refused.
     pub(crate) fn refuse_flights(&mut self) {
         for flight in std::mem::take(&mut self.flights) {
-            self.node.partition.end(flight.submission, false);
+            self.node.partition.end([flight.submission], false);
             for (pending, _) in flight.calls {
                 assert!(pending.heard().is_some_and(|heard| heard.is_unavailable()));
             }

@@ -129,7 +129,7 @@ impl Story {
             assert!(pending.heard().is_some_and(|heard| heard.is_unavailable()));
         }
         for flight in lost {
-            self.node.partition.end(flight.submission, false);
+            self.node.partition.end([flight.submission], false);
         }
         if self.commit_all() {
             self.node.rebuild(shard);

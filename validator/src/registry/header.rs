@@ -36,6 +36,16 @@ pub struct Header {
 }
 
 impl Header {
+    /// When it was built.
+    pub fn built_at(&self) -> Timestamp {
+        Timestamp(self.built_at_ms.saturating_mul(1_000))
+    }
+
+    /// Until when it is valid.
+    pub fn valid_until(&self) -> Timestamp {
+        Timestamp(self.valid_until_ms.saturating_mul(1_000))
+    }
+
     /// The local date at `now`.
     pub fn day(&self, now: Timestamp) -> Day {
         now.local_day(self.utc_offset)

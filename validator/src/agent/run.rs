@@ -1,0 +1,433 @@
+//! Gives an agent a link and a runtime: one task owns the agent, others wait for answers.
+//!
+//! The device maker's program sends [`Request`]s and gets answers; what the device has to show comes
+//! as [`Notice`]s. Ends when nobody can send requests any more.
+//!
+//! # Why
+//! *The disk is written on the task that owns the agent.* A sync takes milliseconds, in which no
+//! answer is read; a validator has a few readers, and a second thread would only move the waiting.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::agent::Agent;
+use crate::agent::event::{Action, Event, Notice, TapError, TapId};
+use crate::clock::Now;
+use crate::device::card::Card;
+use crate::device::{Journey, Life, Outcome};
+use crate::link::client::{Call, ConnectError, Connected, Dialer, Link, Pushes};
+use crate::link::lane::{AskError, Lane};
+use crate::link::message::{Hello, Ping, RegistryForm};
+use crate::store::RegistryStore;
+
+/// Requests and answers that wait for the agent.
+const INBOX_MAX: usize = 1_024;
+/// What is taken before the disk is synced.
+const GROUP_MAX: usize = 64;
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+const PING_PATIENCE: Duration = Duration::from_secs(2);
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+const PULL_PATIENCE: Duration = Duration::from_secs(30);
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Host and port.
+    pub address: String,
+    /// The name that its certificate must bear.
+    pub name: String,
+}
+
+/// What a device maker's program asks.
+#[derive(Debug)]
+pub enum Request {
+    /// A holder must have a ticket and the right.
+    Board {
+        /// The card.
+        card: Card,
+        /// The text of the ticket's code, if one was shown.
+        ticket: Option<String>,
+        /// What for.
+        journey: Journey,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Outcome, TapError>>,
+    },
+    /// How is the device?
+    Status(oneshot::Sender<Status>),
+    /// Bring everything up to date.
+    Sync,
+    /// A card was tapped.
+    Tap {
+        /// The card.
+        card: Card,
+        /// What for.
+        journey: Journey,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Outcome, TapError>>,
+    },
+}
+
+/// How a device is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Whether there is a link.
+    pub linked: bool,
+    /// The registry, and whether it counts now.
+    pub registry: Option<(Life, bool)>,
+    /// Trips that the server does not have yet.
+    pub trips_waiting: usize,
+    /// Why nothing can be granted, if so.
+    pub full: Option<String>,
+    /// The device's clock minus the server's.
+    pub clock_offset_ms: i64,
+}
+
+/// What a device shows.
+#[derive(Debug)]
+pub enum Shown {
+    /// The agent's own.
+    Notice(Notice),
+    /// Why there is no link.
+    NoLink(ConnectError),
+}
+
+/// Runs an agent. Notices are dropped where nobody takes them.
+pub async fn run<S: RegistryStore>(
+    agent: Agent<S>,
+    (dialer, server): (Dialer, Server),
+    mut requests: mpsc::Receiver<Request>,
+    shown: mpsc::Sender<Shown>,
+) {
+    let (inbox, mut events) = mpsc::channel(INBOX_MAX);
+    let clock = Clock { start: Instant::now() };
+    let mut runner = Runner {
+        agent,
+        clock,
+        dialer,
+        server,
+        inbox,
+        shown,
+        taps: HashMap::new(),
+        last_tap: 0,
+        link: None,
+        generation: 0,
+        tasks: JoinSet::new(),
+    };
+    loop {
+        let timeout = runner.agent.next_timeout();
+        let until = timeout.map(|at| clock.start + Duration::from_millis(at));
+        let sleep = sleep_until(until.unwrap_or_else(|| Instant::now() + PULL_PATIENCE));
+        tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => runner.handle_request(request),
+                None => break,
+            },
+            event = events.recv() => {
+                event.into_iter().for_each(|event| runner.handle_incoming(event));
+            }
+            () = sleep => {}
+            Some(_ended) = runner.tasks.join_next() => continue,
+        }
+        for _ in 0..GROUP_MAX {
+            match (requests.try_recv(), events.try_recv()) {
+                (Err(_), Err(_)) => break,
+                (request, event) => {
+                    request.into_iter().for_each(|request| runner.handle_request(request));
+                    event.into_iter().for_each(|event| runner.handle_incoming(event));
+                }
+            }
+        }
+        let now = clock.now();
+        runner.agent.handle_timeout(now);
+        runner.agent.flush(now);
+        runner.act();
+    }
+    runner.stop().await;
+}
+
+struct Runner<S: RegistryStore> {
+    agent: Agent<S>,
+    clock: Clock,
+    dialer: Dialer,
+    server: Server,
+    inbox: mpsc::Sender<Incoming>,
+    shown: mpsc::Sender<Shown>,
+    taps: HashMap<TapId, oneshot::Sender<Result<Outcome, TapError>>>,
+    last_tap: u64,
+    link: Option<Arc<Lanes>>,
+    generation: u64,
+    tasks: JoinSet<()>,
+}
+
+/// A link, and a lane for what may take its time.
+struct Lanes {
+    link: Link,
+    bulk: Lane,
+}
+
+/// What comes from a task, and from which link.
+struct Incoming {
+    generation: u64,
+    what: What,
+}
+
+enum What {
+    Connected(Box<(Lanes, Pushes)>),
+    Event(Box<Event>),
+    Lost,
+    NoLink(ConnectError),
+}
+
+impl<S: RegistryStore> Runner<S> {
+    fn handle_request(&mut self, request: Request) {
+        let now = self.clock.now();
+        match request {
+            Request::Board { card, ticket, journey, answer } => {
+                let tap = self.next_tap(answer);
+                self.agent.handle(Event::Board { tap, card, ticket, journey }, now);
+            }
+            Request::Tap { card, journey, answer } => {
+                let tap = self.next_tap(answer);
+                self.agent.handle(Event::Tap { tap, card, journey }, now);
+            }
+            Request::Sync => self.agent.handle(Event::Sync, now),
+            Request::Status(answer) => {
+                let status = Status {
+                    linked: self.agent.is_linked(),
+                    registry: self.agent.registry(now),
+                    trips_waiting: self.agent.trips_waiting(),
+                    full: self.agent.check_room(now).err().map(|error| error.to_string()),
+                    clock_offset_ms: self.agent.clock_offset_ms(now),
+                };
+                // Who asked may have gone.
+                let _gone = answer.send(status);
+            }
+        }
+    }
+
+    fn next_tap(&mut self, answer: oneshot::Sender<Result<Outcome, TapError>>) -> TapId {
+        self.last_tap += 1;
+        let tap = TapId(self.last_tap);
+        self.taps.insert(tap, answer);
+        tap
+    }
+
+    /// What comes from an earlier link is late: the agent has been told that it was lost.
+    fn handle_incoming(&mut self, incoming: Incoming) {
+        if incoming.generation != self.generation {
+            return;
+        }
+        let now = self.clock.now();
+        match incoming.what {
+            What::Event(event) => self.agent.handle(*event, now),
+            What::Connected(connected) => {
+                let (lanes, pushes) = *connected;
+                let welcome = Box::new(lanes.link.welcome().clone());
+                let connection = lanes.link.connection().clone();
+                self.link = Some(Arc::new(lanes));
+                self.spawn(|out| async move {
+                    connection.closed().await;
+                    out.send(What::Lost).await;
+                });
+                self.spawn(|out| forward(pushes, out));
+                self.agent.handle(Event::Connected { welcome }, now);
+            }
+            What::NoLink(error) => {
+                self.show(Shown::NoLink(error));
+                self.disconnect(now);
+            }
+            What::Lost => self.disconnect(now),
+        }
+    }
+
+    fn disconnect(&mut self, now: Now) {
+        self.generation += 1;
+        self.link = None;
+        self.tasks.abort_all();
+        self.agent.handle(Event::Disconnected, now);
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.agent.poll_action() {
+            match action {
+                Action::Answer { tap, outcome } => {
+                    let answer = self.taps.remove(&tap);
+                    // Who asked may have gone.
+                    let _gone = answer.map(|answer| answer.send(*outcome));
+                }
+                Action::Connect(hello) => self.connect(hello),
+                Action::Show(notice) => self.show(Shown::Notice(notice)),
+                action => self.ask(action),
+            }
+        }
+    }
+
+    fn show(&self, shown: Shown) {
+        // Nobody has to look; what counts is in the status.
+        let _unseen = self.shown.try_send(shown);
+    }
+
+    fn connect(&mut self, hello: Hello) {
+        let (dialer, server) = (self.dialer.clone(), self.server.clone());
+        self.spawn(|out| async move {
+            let what = match connect(&dialer, &server, &hello).await {
+                Ok(connected) => What::Connected(Box::new(connected)),
+                Err(error) => What::NoLink(error),
+            };
+            out.send(what).await;
+        });
+    }
+
+    /// Asks the server; the answer comes as an event.
+    fn ask(&mut self, action: Action) {
+        let Some(lanes) = self.link.clone() else { return };
+        let clock = self.clock;
+        self.spawn(|out| async move {
+            match action {
+                Action::Acknowledge(acknowledge) => {
+                    // The next hello says it again.
+                    let _unheard = lanes.bulk.ask(&acknowledge, SETTLE_PATIENCE).await;
+                }
+                Action::Cancel(cancel) => {
+                    // The server lets it expire anyway.
+                    let _unheard = lanes.bulk.ask(&cancel, SETTLE_PATIENCE).await;
+                }
+                Action::Check { tap, check, patience_ms } => {
+                    let answer = lanes.link.ask(&check, Duration::from_millis(patience_ms)).await;
+                    out.event(Event::Checked { tap, answer }).await;
+                }
+                Action::Confirm { seq, confirm, patience_ms } => {
+                    let answer = lanes.bulk.ask(&confirm, Duration::from_millis(patience_ms)).await;
+                    out.event(Event::Confirmed { seq, answer }).await;
+                }
+                Action::Ping => {
+                    let sent = clock.now();
+                    let answer =
+                        lanes.link.ask(&Ping { clock_ms: sent.wall_ms }, PING_PATIENCE).await;
+                    out.event(Event::Ponged { sent, answer }).await;
+                }
+                Action::Pull { have } => pull(&lanes.link, have, out).await,
+                Action::Upload { batch, patience_ms } => {
+                    let answer = lanes.bulk.ask(&batch, Duration::from_millis(patience_ms)).await;
+                    out.event(Event::Uploaded(answer)).await;
+                }
+                Action::Answer { .. } | Action::Connect(_) | Action::Show(_) => {}
+            }
+        });
+    }
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, task: impl FnOnce(Out) -> F) {
+        let out = Out { inbox: self.inbox.clone(), generation: self.generation };
+        self.tasks.spawn(task(out));
+    }
+
+    async fn stop(mut self) {
+        let now = self.clock.now();
+        self.agent.close(now);
+        self.act();
+        self.link = None;
+        self.tasks.abort_all();
+        // The server learns of the end by silence otherwise.
+        let _silent = tokio::time::timeout(STOP_PATIENCE, self.dialer.endpoint().wait_idle()).await;
+    }
+}
+
+/// The way of a task to the agent.
+struct Out {
+    inbox: mpsc::Sender<Incoming>,
+    generation: u64,
+}
+
+impl Out {
+    async fn event(&self, event: Event) {
+        self.send(What::Event(Box::new(event))).await;
+    }
+
+    async fn send(&self, what: What) {
+        // The agent ends before its tasks.
+        let _ended = self.inbox.send(Incoming { generation: self.generation, what }).await;
+    }
+}
+
+async fn connect(
+    dialer: &Dialer,
+    server: &Server,
+    hello: &Hello,
+) -> Result<(Lanes, Pushes), ConnectError> {
+    let found = tokio::time::timeout(CONNECT_PATIENCE, tokio::net::lookup_host(&server.address));
+    let found = found.await.map_err(|_| ConnectError::TimedOut)?.map_err(|_| ConnectError::Lost)?;
+    let local_is_v6 = dialer.endpoint().local_addr().is_ok_and(|local| local.is_ipv6());
+    let mut found: Vec<SocketAddr> = found.collect();
+    found.sort_by_key(|address| address.is_ipv6() != local_is_v6);
+    let address = found.first().copied().ok_or(ConnectError::Lost)?;
+    let call = Call {
+        server: address,
+        server_name: &server.name,
+        hello,
+        check: None,
+        patience: CONNECT_PATIENCE,
+    };
+    let Connected { link, pushes, .. } = dialer.connect(call).await?;
+    let bulk = link.open_lane().await.map_err(ConnectError::Hello)?;
+    Ok((Lanes { link, bulk }, pushes))
+}
+
+async fn forward(mut pushes: Pushes, out: Out) {
+    while let Some(push) = pushes.next().await {
+        out.event(Event::Blocked(push)).await;
+    }
+}
+
+async fn pull(link: &Link, have: u64, out: Out) {
+    let (offer, mut parts) = match link.pull(have, PULL_PATIENCE).await {
+        Ok(offered) => offered,
+        Err(error) => return out.event(Event::Offered(Err(error))).await,
+    };
+    let follows = matches!(offer.form, RegistryForm::Delta | RegistryForm::Full);
+    let mut missing = offer.bytes;
+    out.event(Event::Offered(Ok(offer))).await;
+    if !follows {
+        return;
+    }
+    loop {
+        let part = match missing {
+            0 => Ok(None),
+            _ => parts
+                .next(PULL_PATIENCE)
+                .await
+                .and_then(|part| part.ok_or(AskError::Closed))
+                .map(Some),
+        };
+        let length = part.as_ref().ok().and_then(Option::as_ref).map(|bytes| bytes.len() as u64);
+        out.event(Event::Part(part)).await;
+        match length {
+            Some(length) if length > 0 => missing = missing.saturating_sub(length),
+            _ => return,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Now {
+        let steady_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { wall_ms: wall_ms(), steady_ms }
+    }
+}
+
+/// The clock on the wall, milliseconds since 1970-01-01T00:00:00Z.
+pub fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,90 @@
+//! A device's clocks, and the server's as the device knows it.
+//!
+//! The clock on the wall may be wrong and may jump; the one that only goes forward tells nothing of
+//! the date. From answers of the server the device learns how far the server's clock is from the
+//! second one, so that a jump of the first changes the offset and not the time of a tap.
+
+use std::collections::VecDeque;
+
+/// Measurements that count.
+const SAMPLES_MAX: usize = 9;
+/// A longer round trip tells too little.
+const ROUND_TRIP_MS_MAX: u64 = 2_000;
+
+/// Both clocks of a device at one moment.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Now {
+    /// The clock on the wall, milliseconds since 1970-01-01T00:00:00Z.
+    pub wall_ms: i64,
+    /// Milliseconds since some moment; never goes back.
+    pub steady_ms: u64,
+}
+
+/// The server's clock.
+#[derive(Clone, Debug, Default)]
+pub struct ServerClock {
+    /// The server's clock minus the steady one, as measured; the last ones of this life.
+    samples: VecDeque<i64>,
+    /// The offset of an earlier life.
+    remembered_ms: i64,
+}
+
+impl ServerClock {
+    /// A clock of which only the offset of an earlier life is known.
+    pub fn remembering(offset_ms: i64) -> ServerClock {
+        ServerClock { samples: VecDeque::new(), remembered_ms: offset_ms }
+    }
+
+    /// The server said `server_ms` to a question that was sent at `sent` and answered now.
+    pub fn handle_sample(&mut self, sent: Now, now: Now, server_ms: i64) {
+        let round_trip = now.steady_ms.saturating_sub(sent.steady_ms);
+        if round_trip > ROUND_TRIP_MS_MAX {
+            return;
+        }
+        if self.samples.len() >= SAMPLES_MAX {
+            self.samples.pop_front();
+        }
+        let middle = sent.steady_ms.saturating_add(round_trip / 2);
+        self.samples.push_back(server_ms.saturating_sub_unsigned(middle));
+    }
+
+    /// The device's clock minus the server's: the median of what was measured.
+    pub fn offset_ms(&self, now: Now) -> i64 {
+        now.wall_ms.saturating_sub(self.server_ms(now))
+    }
+
+    /// The server's clock.
+    pub fn server_ms(&self, now: Now) -> i64 {
+        let mut sorted: Vec<i64> = self.samples.iter().copied().collect();
+        sorted.sort_unstable();
+        match sorted.get(sorted.len() / 2) {
+            Some(median) => median.saturating_add_unsigned(now.steady_ms),
+            None => now.wall_ms.saturating_sub(self.remembered_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(wall_ms: i64, steady_ms: u64) -> Now {
+        Now { wall_ms, steady_ms }
+    }
+
+    #[test]
+    fn the_offset_is_the_median_and_follows_jumps() {
+        let mut clock = ServerClock::remembering(70);
+        assert_eq!(clock.offset_ms(at(1_000, 5)), 70);
+        for (sent, answered, server) in [(0, 100, 550), (200, 220, 710), (300, 1_900, 2_400)] {
+            let (sent, now) =
+                (at(1_000 + sent, sent as u64), at(1_000 + answered, answered as u64));
+            clock.handle_sample(sent, now, server);
+        }
+        assert_eq!(clock.offset_ms(at(3_000, 2_000)), 500);
+        assert_eq!(clock.offset_ms(at(63_000, 2_000)), 60_500);
+        assert_eq!(clock.server_ms(at(63_000, 2_000)), 2_500);
+        clock.handle_sample(at(0, 3_000), at(0, 5_001), 0);
+        assert_eq!(clock.server_ms(at(0, 2_000)), 2_500, "too slow an answer tells nothing");
+    }
+}
