@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use validator::verdict::Verdict;
+
 /// An answer, read and understood.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer<'a> {
@@ -11,6 +13,8 @@ pub enum Answer<'a> {
     Check(CheckAnswer<'a>),
     /// To a confirm or a cancel: it is recorded.
     Done,
+    /// To a check, by the device itself: the link brought no answer in its time.
+    Offline(OfflineAnswer),
     /// To a history request.
     History(Page<HistoryItem>),
     /// The server said why not: a transport error of the protocol.
@@ -24,6 +28,15 @@ pub enum Answer<'a> {
     Services(Page<(u32, String)>),
     /// Not what the protocol promises.
     Unreadable,
+}
+
+/// What a device decided on its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OfflineAnswer {
+    /// Grant, or why not.
+    pub verdict: Verdict,
+    /// The category that it granted by.
+    pub category: Option<u32>,
 }
 
 /// The answer to a check.

@@ -10,6 +10,8 @@
 //! limited use: then nobody could say which answer is right. Such a check goes to another service or
 //! holder. The same where the table of limited uses is full.
 
+use std::rc::Rc;
+
 use crate::acknowledged::Acknowledged;
 use crate::answer::Answer;
 use crate::books::Book;
@@ -64,6 +66,8 @@ pub struct Habits {
     pub citizens: scenario::Citizens,
     /// `resultCode` of a success.
     pub success_code: u32,
+    /// Which validators they come to; all counters otherwise.
+    pub terminals: Option<Vec<u64>>,
     /// From when on the server may have lost checks that were not confirmed: the first fault, or the
     /// expiry of the first check.
     pub doubt: Nanos,
@@ -90,6 +94,7 @@ impl Habits {
             mix: scenario.mix.clone(),
             citizens: scenario.citizens.clone(),
             success_code: scenario.dialect.success_result_code,
+            terminals: None,
             doubt: faults.min().map_or(expiry, |fault| fault.min(expiry)),
         }
     }
@@ -115,7 +120,7 @@ pub struct Citizens<'r> {
     habits: Habits,
     numbers: Numbers,
     crowd: Crowd,
-    desks: Desks,
+    desks: Rc<Desks>,
     kinds: [f64; 8],
     books: Vec<Book>,
     places: Places,
@@ -145,7 +150,10 @@ impl<'r> Citizens<'r> {
         if crowd.size() == 0 {
             return Err(CitizensError::NoHolders);
         }
-        let desks = Desks::new(registry);
+        let desks = match &habits.terminals {
+            Some(terminals) => Desks::of_validators(registry, terminals),
+            None => Desks::new(registry),
+        };
         if desks.serving.is_empty() {
             return Err(CitizensError::NoOrganizations);
         }
@@ -166,7 +174,7 @@ impl<'r> Citizens<'r> {
             registry,
             numbers: Numbers::of(habits.seed, STREAM ^ mix(share.index.into())),
             crowd,
-            desks,
+            desks: Rc::new(desks),
             kinds,
             books: vec![Book::default(); size],
             places: Places::new(PLACES_MAX),

@@ -1,4 +1,4 @@
-//! The command line: `run`, `peak`, `selfcheck`, `compare`, `merge`, `report`, `rules`.
+//! The command line: `run`, `fleet`, `peak`, `selfcheck`, `compare`, `merge`, `report`, `rules`.
 //!
 //! Exit codes: 0 all objectives hold, 1 one is missed, 2 the command cannot be carried out as given,
 //! 3 the run cannot be judged.
@@ -46,6 +46,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let end = match matches.subcommand() {
         Some(("run", matches)) => run_scenario(matches),
+        Some(("fleet", matches)) => run_fleet(matches),
         Some(("peak", matches)) => find_peak(matches),
         Some(("selfcheck", matches)) => check_self(matches),
         Some(("compare", matches)) => compare_runs(matches),
@@ -105,6 +106,13 @@ fn command_line() -> Command {
         .subcommand(
             Command::new("run")
                 .about("Runs a scenario and judges it")
+                .arg(file("SCENARIO"))
+                .arg(openslo.clone())
+                .arg(out.clone()),
+        )
+        .subcommand(
+            Command::new("fleet")
+                .about("Runs a scenario with a fleet of validators and judges it")
                 .arg(file("SCENARIO"))
                 .arg(openslo.clone())
                 .arg(out.clone()),
@@ -180,13 +188,32 @@ pub fn demonstrate(url: &str, registry: &Path) -> Result<u8, String> {
     demonstrate().map_err(|Failure(text)| text)
 }
 
+fn run_fleet(matches: &ArgMatches) -> Result<u8, Failure> {
+    let (scenario, registry) = load(path(matches, "SCENARIO"))?;
+    if scenario.fleet.is_none() {
+        return Err(Failure("the scenario has no `fleet`".to_owned()));
+    }
+    judged(matches, scenario, &registry)
+}
+
 fn run_scenario(matches: &ArgMatches) -> Result<u8, Failure> {
-    let (mut scenario, registry) = load(path(matches, "SCENARIO"))?;
+    let (scenario, registry) = load(path(matches, "SCENARIO"))?;
+    if scenario.fleet.is_some() {
+        return Err(Failure("`eligo-load fleet` runs a scenario with a `fleet`".to_owned()));
+    }
+    judged(matches, scenario, &registry)
+}
+
+fn judged(
+    matches: &ArgMatches,
+    mut scenario: Scenario,
+    registry: &Registry,
+) -> Result<u8, Failure> {
     if let Some(file) = matches.get_one::<PathBuf>("openslo") {
         scenario.objectives.extend(openslo::read(&fs::read_to_string(file)?)?);
     }
     let directory = matches.get_one::<PathBuf>("out").map(PathBuf::as_path);
-    perform(&scenario, &registry, (directory, interrupted()?))
+    perform(&scenario, registry, (directory, interrupted()?))
 }
 
 /// Set by the first signal that asks the process to end; the second one ends it.

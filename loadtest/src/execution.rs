@@ -22,6 +22,8 @@ use crate::clock::Monotonic;
 use crate::downtime::Availability;
 use crate::endpoint::Endpoint;
 use crate::faults::Injector;
+use crate::fleet::figures::FleetFigures;
+use crate::fleet::{Fleet, FleetError};
 use crate::generator::{Generator, Settings};
 use crate::http::{self, Http, Tls};
 use crate::machine::Meter;
@@ -59,6 +61,9 @@ pub enum ExecutionError {
     /// The server's address is none.
     #[error("`target`: {0}")]
     Endpoint(#[from] ClientError),
+    /// The fleet cannot set out.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
     /// The machine gives no thread or no socket.
     #[error("the machine refuses: {0}")]
     Machine(#[from] io::Error),
@@ -126,6 +131,15 @@ enum News {
     Standing { thread: u32, recorder: Box<Recorder> },
 }
 
+impl Lane {
+    /// Says that the connections are open and waits for the start.
+    fn start(&self) -> Result<(Monotonic, Wall), ExecutionError> {
+        // The other end is there as long as the run.
+        let _ = self.ready.send(());
+        self.started.recv().map_err(|_| ExecutionError::Panicked)
+    }
+}
+
 /// What one generator brings back.
 struct Share {
     recorder: Recorder,
@@ -133,6 +147,7 @@ struct Share {
     facts: Acknowledged,
     holders: Vec<u32>,
     wrong_answers: Vec<String>,
+    fleet: Option<FleetFigures>,
 }
 
 impl<'a> Execution<'a> {
@@ -244,24 +259,54 @@ impl<'a> Execution<'a> {
 
     /// One generator, from its connections to what it counted.
     fn generate(&self, arrivals: Option<&Arrivals>, lane: &Lane) -> Result<Share, ExecutionError> {
+        let Some(settings) = &self.scenario.fleet else {
+            return self.generate_over_http(arrivals, lane);
+        };
+        let (mut transport, fleet) = Fleet::prepare(self.scenario, settings, self.registry)?;
+        let (clock, begun) = lane.start()?;
+        transport.restart(clock);
+        fleet.begin();
+        let mut habits = Habits::new(self.scenario, lane.thread, begun);
+        habits.terminals = Some(fleet.terminals());
+        let mut share = self.drive(arrivals, lane, (clock, habits), &mut transport)?;
+        let (figures, faults) = fleet.finish(transport.runtime());
+        share.wrong_answers.extend(faults);
+        share.connections = transport.connections();
+        share.fleet = Some(figures);
+        Ok(share)
+    }
+
+    fn generate_over_http(
+        &self,
+        arrivals: Option<&Arrivals>,
+        lane: &Lane,
+    ) -> Result<Share, ExecutionError> {
+        let mut transport = self.transport(self.scenario.threads.max(1))?;
+        transport.open_ahead(OPENING);
+        let (clock, begun) = lane.start()?;
+        transport.restart(clock);
+        let habits = Habits::new(self.scenario, lane.thread, begun);
+        self.drive(arrivals, lane, (clock, habits), &mut transport)
+    }
+
+    fn drive(
+        &self,
+        arrivals: Option<&Arrivals>,
+        lane: &Lane,
+        (clock, habits): (Monotonic, Habits),
+        transport: &mut impl Transport,
+    ) -> Result<Share, ExecutionError> {
         let scenario = self.scenario;
-        let thread = lane.thread;
-        let threads = scenario.threads.max(1);
+        let (thread, threads) = (lane.thread, scenario.threads.max(1));
         let duration = nanos(scenario.duration_seconds);
         // All threads make the same plan and take turns.
         let plan = arrivals.map(|arrivals| arrivals.plan(duration, scenario.seed)).transpose()?;
-        let mut transport = self.transport(threads)?;
-        transport.open_ahead(OPENING);
-        // The other end is there as long as the run.
-        let _ = lane.ready.send(());
-        let Ok((clock, begun)) = lane.started.recv() else { return Err(ExecutionError::Panicked) };
-        transport.restart(clock);
-        let mut workload = Citizens::new(self.registry, Habits::new(scenario, thread, begun))?;
+        let mut workload = Citizens::new(self.registry, habits)?;
         let mut recorder = Recorder::counting_from(nanos(scenario.warm_up_seconds));
         let give_up = nanos(scenario.give_up_seconds);
         let generator = Generator {
             workload: &mut workload,
-            transport: &mut transport,
+            transport,
             clock: &clock,
             recorder: &mut recorder,
             meter: Some(Meter::start()),
@@ -287,7 +332,7 @@ impl<'a> Execution<'a> {
         let connections = transport.connections();
         let wrong_answers = workload.wrong_answers().to_vec();
         let (facts, holders) = workload.finish();
-        Ok(Share { recorder, connections, facts, holders, wrong_answers })
+        Ok(Share { recorder, connections, facts, holders, wrong_answers, fleet: None })
     }
 
     fn transport(&self, threads: u32) -> io::Result<Http> {
@@ -313,10 +358,13 @@ impl<'a> Execution<'a> {
         let mut recorder = Recorder::counting_from(Nanos::NEVER);
         let mut about = self.about(begun);
         let mut facts = Vec::new();
+        let mut fleet = None;
         for share in shares {
             recorder.add(&share.recorder);
             about.connections.add(&share.connections);
             about.wrong_answers.extend(share.wrong_answers);
+            // A fleet has one generator.
+            fleet = fleet.or(share.fleet);
             facts.push((share.facts, share.holders));
         }
         about.wrong_answers.truncate(WRONG_ANSWERS_MAX);
@@ -333,6 +381,7 @@ impl<'a> Execution<'a> {
         beside.stop(&mut run, clock.now().0 as f64 / 1e9, &planned);
         run.audit = self.audit(facts, begun, clock)?;
         run.terms = scenario.terms();
+        run.fleet = fleet;
         Ok(run)
     }
 

@@ -45,6 +45,7 @@ pub fn run(right: u64, unanswered: u64) -> Run {
         wrong_answers: Vec::new(),
         availability: Some(Availability::of(&[probe(0), probe(1)], 10.0, &[])),
         audit: None,
+        fleet: None,
         faults: Vec::new(),
         target: None,
         terms: Terms::default(),

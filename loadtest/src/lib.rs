@@ -14,6 +14,7 @@
 //! | [`crowd`], [`places`], [`books`] | who comes; what is known of limited uses and of the history |
 //! | [`request`], [`answer`] | what is asked and answered, free of any protocol |
 //! | [`transport`] | the port to the server; [`http`] is the one behind it |
+//! | [`fleet`] | validators on the link: another transport, and what devices do beside checks |
 //! | [`clock`], [`poller`] | the machine's time, and waiting to the nanosecond |
 //! | [`generator`] | the loop: starts what is due, takes what arrives, counts what is missing |
 //! | [`tally`], [`second`], [`recorder`] | what is counted, in total and by the second |
@@ -24,6 +25,7 @@
 //! | [`probe`], [`downtime`] | the availability that a caller beside the load sees |
 //! | [`acknowledged`], [`audit`] | what was acknowledged, on disk; the history compared with it |
 //! | [`execution`] | one run: all of this beside each other |
+//! | [`relay`] | a bad mobile link in front of the server |
 //! | [`faults`], [`target`] | what is done to the server on purpose; the server's own figures |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
 //! | [`binomial`], [`burn`] | exact bounds of a share; how fast an error budget is used up |
@@ -58,6 +60,7 @@ pub mod downtime;
 pub mod endpoint;
 pub mod execution;
 pub mod faults;
+pub mod fleet;
 mod flights;
 pub mod generator;
 pub mod histogram;
@@ -77,6 +80,7 @@ pub mod poller;
 pub mod probe;
 pub mod recorder;
 pub mod registry;
+pub mod relay;
 pub mod report;
 pub mod request;
 pub mod run;

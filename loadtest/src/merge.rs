@@ -82,6 +82,13 @@ fn add_surroundings(merged: &mut Run, run: Run) {
         (Some(one), Some(other)) => Some(one.joined(&other)),
         (one, other) => one.or(other),
     };
+    merged.fleet = match (merged.fleet.take(), run.fleet) {
+        (Some(mut one), Some(other)) => {
+            one.add(&other);
+            Some(one)
+        }
+        (one, other) => one.or(other),
+    };
     merged.audit = match (merged.audit, run.audit) {
         (Some(mut one), Some(other)) => {
             one.add(&other);

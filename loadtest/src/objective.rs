@@ -105,6 +105,12 @@ pub enum Limit {
         /// The share, percent.
         percent_max: f64,
     },
+    /// All devices of the depot are up to date and rid of their trips within this time of the
+    /// beginning of its window.
+    Depot {
+        /// Seconds.
+        seconds_max: f64,
+    },
     /// At most so much unplanned downtime a month; a run fails if it used up more alone.
     Downtime {
         /// Minutes.
@@ -112,6 +118,11 @@ pub enum Limit {
     },
     /// This never happens.
     Never(Fault),
+    /// At most this share of the checks was decided by devices on their own.
+    Offline {
+        /// The share, percent.
+        percent_max: f64,
+    },
     /// This percentile of the response times, the unanswered ones included, is not above.
     Percentile {
         /// From 0 to 100.
@@ -141,6 +152,12 @@ pub enum Fault {
     Lost,
     /// The history holds what was never asked for.
     Phantom,
+    /// A trip that was recorded once was recorded again.
+    TripsDoubled,
+    /// A trip that a device recorded was not answered.
+    TripsLost,
+    /// A trip was answered otherwise than it must be.
+    TripsWrong,
     /// An answer is not what the registry says.
     Wrong,
 }
@@ -177,6 +194,8 @@ impl Objective {
                     && short_minutes <= long_minutes
             }
             Limit::Census { above_ms, percent_max } => positive(above_ms) && percent(percent_max),
+            Limit::Depot { seconds_max } => positive(seconds_max),
+            Limit::Offline { percent_max } => percent(percent_max),
             Limit::Downtime { minutes_max } => minutes_max.is_finite() && minutes_max >= 0.0,
             Limit::Never(_) => true,
             Limit::Percentile { percentile, ms_max } => percent(percentile) && positive(ms_max),
@@ -249,6 +268,16 @@ pub fn strict() -> Vec<Objective> {
         built_in("lost", "lost confirms", Limit::Never(Fault::Lost)),
         built_in("doubled", "doubled confirms", Limit::Never(Fault::Doubled)),
         built_in("phantom", "phantom confirms", Limit::Never(Fault::Phantom)),
+    ]
+}
+
+/// What a fleet is judged by beside that.
+pub fn fleet() -> Vec<Objective> {
+    let never = |id, name: &str, fault| built_in(id, name, Limit::Never(fault));
+    vec![
+        never("trips_lost", "trips lost", Fault::TripsLost),
+        never("trips_doubled", "trips doubled", Fault::TripsDoubled),
+        never("trips_wrong", "trips answered wrongly", Fault::TripsWrong),
     ]
 }
 

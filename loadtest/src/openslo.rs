@@ -110,7 +110,11 @@ impl Budget {
                     format!("1 - avg_over_time((min(up{{job=\"{job}\"}}) or vector(0))[$w:30s])");
                 Some(Budget { allowed: minutes_max / MONTH_MINUTES, seen })
             }
-            Limit::BurnRate { .. } | Limit::Never(_) | Limit::Percentile { .. } => None,
+            Limit::BurnRate { .. }
+            | Limit::Depot { .. }
+            | Limit::Never(_)
+            | Limit::Offline { .. }
+            | Limit::Percentile { .. } => None,
         }
     }
 

@@ -4,7 +4,9 @@
 //! different sides of midnight, and where it is uncertain whether a limited use is still free; never
 //! is a right answer called wrong.
 
-use crate::answer::CheckAnswer;
+use validator::verdict::Verdict;
+
+use crate::answer::{CheckAnswer, OfflineAnswer};
 use crate::calendar::Day;
 use crate::registry::Registry;
 use crate::registry::directory::{Candidate, Limit, Offer};
@@ -149,6 +151,33 @@ fn offer<'r>(registry: &'r Registry, question: &Question, day: Day) -> Result<&'
         Person::Holder(_) | Person::Stranger => true,
     };
     if is_closed || !is_active { Err(CARD_INACTIVE) } else { Ok(offer) }
+}
+
+/// Whether a device may have decided so on its own on a date. Its registry counts no uses: where
+/// those are limited it may grant or not.
+pub fn foretells(
+    registry: &Registry,
+    question: &Question,
+    day: Day,
+    decided: &OfflineAnswer,
+) -> bool {
+    let mut right = Vec::new();
+    let nothing_known = |_: Counted| Taken { least: 0, most: None };
+    decisions(registry, question, day, &nothing_known, &mut right);
+    right.iter().any(|decision| allows(registry, decision, decided))
+}
+
+/// Whether a decision is one that a device may have made on its own. Why it denied is not told apart: its registry
+/// holds neither strangers nor cards that are not active.
+fn allows(registry: &Registry, decision: &Decision, decided: &OfflineAnswer) -> bool {
+    match decision {
+        Decision::Benefit(candidate) => {
+            let category = registry.directory.categories.get(usize::from(candidate.category));
+            decided.verdict == Verdict::Grant
+                && category.map(|category| category.id) == decided.category
+        }
+        Decision::Refused(_) => decided.verdict != Verdict::Grant,
+    }
 }
 
 /// Whether an answer says what a decision is. `success_code` is 0 unless the server is set otherwise

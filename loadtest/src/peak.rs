@@ -105,7 +105,10 @@ pub fn seconds_needed(rate: f64, terms: &Terms) -> f64 {
         Limit::Share { percent_max, confidence_percent, .. } => {
             needed(percent_max / 100.0, confidence_percent)
         }
-        Limit::BurnRate { .. } | Limit::Downtime { .. } | Limit::Never(_) => 0.0,
+        Limit::Offline { percent_max } => needed(percent_max / 100.0, 95.0),
+        Limit::BurnRate { .. } | Limit::Depot { .. } | Limit::Downtime { .. } | Limit::Never(_) => {
+            0.0
+        }
     });
     requests.fold(0.0, f64::max) / rate
 }

@@ -128,9 +128,11 @@ impl Recorder {
             self.write_response();
             self.response.second = at.second();
         }
+        let is_decided = matches!(outcome, Outcome::Offline | Outcome::Right);
         let is_slow = outcome == Outcome::Right && response > SLOW;
         let row = self.row(at.second());
         row.answered += 1;
+        row.offline += u64::from(outcome == Outcome::Offline);
         row.slow += u64::from(is_slow);
         row.refused += u64::from(outcome == Outcome::Refused);
         row.wrong += u64::from(outcome == Outcome::Wrong);
@@ -139,11 +141,11 @@ impl Recorder {
         tally.slow += u64::from(is_slow);
         *tally.of(outcome) += 1;
         self.response.times.saturating_record(response.0);
-        if outcome == Outcome::Right && ticket.kind != Kind::Malformed {
+        if is_decided && ticket.kind != Kind::Malformed {
             self.times.response.saturating_record(response.0);
             self.times.service.saturating_record((at - sent).0);
         }
-        if outcome == Outcome::Right {
+        if is_decided {
             let times = &mut self.kinds[ticket.kind as usize];
             times.get_or_insert_with(|| Box::new(histogram::new())).saturating_record(response.0);
         }
@@ -258,6 +260,7 @@ impl Recorder {
             wrong_answers: about.wrong_answers,
             availability: None,
             audit: None,
+            fleet: None,
             faults: Vec::new(),
             target: None,
             terms: Terms::default(),
@@ -323,7 +326,7 @@ mod tests {
             recorder.came_to(Nanos(0), Nanos(0));
             recorder.answered(&answered(outcome, 0, at));
         }
-        let expected = Tally { right: 2, slow: 1, wrong: 1, refused: 1, unanswered: 0 };
+        let expected = Tally { right: 2, slow: 1, wrong: 1, refused: 1, unanswered: 0, offline: 0 };
         assert_eq!(recorder.total(), expected);
         assert_eq!(recorder.seconds()[3].slow, 1);
         assert_eq!(recorder.times().response.len(), 2);

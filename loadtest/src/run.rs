@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Audit;
 use crate::downtime::Availability;
 use crate::faults::Injected;
+use crate::fleet::figures::FleetFigures;
 use crate::histogram;
 use crate::objective::Terms;
 use crate::second::Second;
@@ -55,6 +56,9 @@ pub struct Run {
     /// The history compared with what was acknowledged.
     #[serde(default)]
     pub audit: Option<Audit>,
+    /// What devices did beside checks, where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetFigures>,
     /// What was done to the server on purpose.
     #[serde(default)]
     pub faults: Vec<Injected>,

@@ -18,6 +18,7 @@ use crate::run::Load;
 use crate::{downtime, faults};
 
 mod bounds;
+pub mod fleet;
 
 /// The largest scenario file, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -55,6 +56,9 @@ pub struct Scenario {
     /// Open or closed.
     #[serde(default)]
     pub load: LoadShape,
+    /// Validators on the link instead of counters.
+    #[serde(default)]
+    pub fleet: Option<fleet::Fleet>,
     /// Connections of a thread.
     #[serde(default)]
     pub connections: Connections,
@@ -347,6 +351,9 @@ impl Scenario {
         for path in paths.into_iter().flatten() {
             *path = directory.join(&*path);
         }
+        if let Some(fleet) = &mut scenario.fleet {
+            fleet.pki_dir = directory.join(&fleet.pki_dir);
+        }
         Ok(scenario)
     }
 
@@ -442,7 +449,7 @@ mod tests {
 
     #[test]
     fn the_examples_are_well_formed() {
-        for name in ["peak-hour.toml", "demo.toml"] {
+        for name in ["peak-hour.toml", "demo.toml", "fleet.toml"] {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
             let scenario = Scenario::load(&directory.join(name)).unwrap();
             assert!(scenario.registry.path.starts_with(directory));
@@ -475,6 +482,15 @@ mod tests {
             "[[faults]]\nat_seconds = 2\nname = \"a\"\ncommand = []",
             "`faults.0.command` is empty",
         );
+        let fleet = "[fleet]\nlink = \"x:1\"\npki_dir = \"pki\"\ndevices = 10";
+        check(fleet, "`mix.history` is out of range");
+        let mix = "[mix]\nhistory = 0\nservices = 0";
+        check(&format!("{mix}\n{fleet}"), "`citizens.identifiers.snils` is out of range");
+        let mix = format!("{mix}\n[citizens]\nidentifiers.snils = 0");
+        check(&format!("{mix}\n{fleet}"), "");
+        check(&format!("threads = 2\n{mix}\n{fleet}"), "`threads` is out of range");
+        let cut = "cuts = [{ from_seconds = 3, to_seconds = 2 }]";
+        check(&format!("{mix}\n{fleet}\n{cut}"), "`fleet.cuts.0.to_seconds` is out of range");
         let objective =
             "[[objectives]]\nname = \"a\"\nlimit.share = { above_ms = 100, percent_max = 1 }";
         check(objective, "");

@@ -17,6 +17,9 @@ pub struct Second {
     pub sent: u64,
     /// Answers of every kind that came.
     pub answered: u64,
+    /// Decided by devices on their own.
+    #[serde(default)]
+    pub offline: u64,
     /// Rightly answered after more than 3 s.
     pub slow: u64,
     /// Found to be unanswered.
@@ -50,6 +53,7 @@ impl Second {
         self.due += other.due;
         self.sent += other.sent;
         self.answered += other.answered;
+        self.offline += other.offline;
         self.slow += other.slow;
         self.unanswered += other.unanswered;
         self.refused += other.refused;

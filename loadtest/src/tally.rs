@@ -81,6 +81,8 @@ impl Carrier {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
+    /// A device decided on its own, as it had to be: the link brought no answer in its time.
+    Offline,
     /// Answered, but only that the server cannot: 429, 5xx, result code 6.
     Refused,
     /// Answered as it must be.
@@ -94,6 +96,9 @@ pub enum Outcome {
 /// The requests of one kind and carrier.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Tally {
+    /// Decided by a device on its own, rightly.
+    #[serde(default)]
+    pub offline: u64,
     /// Answered only that the server cannot.
     pub refused: u64,
     /// Answered rightly, whenever.
@@ -109,7 +114,7 @@ pub struct Tally {
 impl Tally {
     /// All requests that were due.
     pub fn due(&self) -> u64 {
-        self.refused + self.right + self.unanswered + self.wrong
+        self.offline + self.refused + self.right + self.unanswered + self.wrong
     }
 
     /// Those that the contract calls not successful: later than 3 s, not answered, or answered only
@@ -121,6 +126,7 @@ impl Tally {
     /// The count of an outcome.
     pub fn of(&mut self, outcome: Outcome) -> &mut u64 {
         match outcome {
+            Outcome::Offline => &mut self.offline,
             Outcome::Refused => &mut self.refused,
             Outcome::Right => &mut self.right,
             Outcome::Unanswered => &mut self.unanswered,
@@ -130,6 +136,7 @@ impl Tally {
 
     /// Adds another one.
     pub fn add(&mut self, other: &Tally) {
+        self.offline += other.offline;
         self.refused += other.refused;
         self.right += other.right;
         self.slow += other.slow;

@@ -100,8 +100,9 @@ pub fn judge(run: &Run) -> Verdict {
     let truth = [objective::truth()];
     let contract = objective::contract(run.terms.month_of_service);
     let strict = objective::strict();
+    let fleet = if run.fleet.is_some() { objective::fleet() } else { Vec::new() };
     let deciding = truth.iter().chain(contract.iter().filter(|one| is_asked(run, one)));
-    let deciding = deciding.chain(&run.terms.objectives).map(|one| (one, true));
+    let deciding = deciding.chain(&fleet).chain(&run.terms.objectives).map(|one| (one, true));
     // Without an audit the findings of one are only shown as unknown.
     let beside = strict.iter().map(|one| {
         let found = matches!(one.limit, Limit::Never(_)) && run.audit.is_some();
@@ -181,6 +182,7 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
     }
+    notes.extend(run.fleet.as_ref().map(|fleet| fleet.note(run)));
     if run.audit.is_none() {
         notes.push("the history was not compared with what was acknowledged".into());
     }
@@ -219,10 +221,18 @@ fn judge_one(run: &Run, objective: &Objective, decides: bool) -> Judged {
             let count = count(run, objective, above_ms);
             (share_limit(above_ms, percent_max), count.text(), counted(count, percent_max / 100.0))
         }
+        Limit::Depot { seconds_max } => depot(run, seconds_max),
         Limit::Downtime { minutes_max } => downtime(run, minutes_max),
         Limit::Never(fault) => {
             let (measured, outcome) = never(run, fault);
             ("0".into(), measured, outcome)
+        }
+        Limit::Offline { percent_max } => {
+            let checks = objective.kind.unwrap_or(Kind::Check);
+            let tally = tally(run, &Objective { kind: Some(checks), ..objective.clone() });
+            let count = Count { failures: tally.offline, all: tally.due() };
+            let limit = format!("≤ {percent_max} %");
+            (limit, count.text(), counted(count, percent_max / 100.0))
         }
         Limit::Percentile { percentile, ms_max } => {
             let (times, missing) = (times(run, objective.kind), missing(run, objective));
@@ -291,6 +301,22 @@ fn at_most(value: Option<f64>, limit: f64) -> Outcome {
     }
 }
 
+fn depot(run: &Run, seconds_max: f64) -> (String, String, Outcome) {
+    let limit = format!("≤ {}", time(seconds_max * 1e3));
+    let Some(depot) = run.fleet.as_ref().and_then(|fleet| fleet.depot) else {
+        return (limit, "no depot".into(), Outcome::NotEnoughData);
+    };
+    let measured = match depot.done_seconds {
+        Some(seconds) => time(seconds * 1e3),
+        None => format!("{} of {} devices were done", depot.done, depot.devices),
+    };
+    let outcome = match depot.done_seconds {
+        Some(seconds) if seconds <= seconds_max => Outcome::Pass,
+        _ => Outcome::Fail,
+    };
+    (limit, measured, outcome)
+}
+
 fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
     let limit =
         format!("≤ {minutes_max} min/month ({})", percent_text(percent_of_month(minutes_max)));
@@ -318,10 +344,11 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
 
 /// What was found decides; nothing found does only where everything was looked at.
 fn never(run: &Run, fault: Fault) -> (String, Outcome) {
+    let is_audited = matches!(fault, Fault::Doubled | Fault::Lost | Fault::Phantom);
     let unread = run.audit.map_or(0, |audit| audit.unchecked_holders);
     match findings(run, fault) {
         None => ("not looked for".into(), Outcome::NotEnoughData),
-        Some(0) if unread > 0 && fault != Fault::Wrong => {
+        Some(0) if unread > 0 && is_audited => {
             (format!("0, but {unread} holders were not read"), Outcome::NotEnoughData)
         }
         Some(0) => ("0".into(), Outcome::Pass),
@@ -334,6 +361,9 @@ fn findings(run: &Run, fault: Fault) -> Option<u64> {
         Fault::Doubled => run.audit.map(|audit| audit.doubled),
         Fault::Lost => run.audit.map(|audit| audit.lost + audit.altered),
         Fault::Phantom => run.audit.map(|audit| audit.phantom),
+        Fault::TripsDoubled => run.fleet.as_ref().map(|fleet| fleet.trips.doubled),
+        Fault::TripsLost => run.fleet.as_ref().map(|fleet| fleet.trips.lost),
+        Fault::TripsWrong => run.fleet.as_ref().map(|fleet| fleet.trips.wrong),
         Fault::Wrong => Some(run.tallies.iter().map(|tallied| tallied.tally.wrong).sum()),
     }
 }

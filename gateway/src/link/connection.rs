@@ -111,7 +111,10 @@ impl Guest {
                     }
                 }
                 () = &mut silence, if permit.is_some() || !session.is_greeted() => {
-                    session.close(CloseCode::HelloMissing);
+                    // The hello may have come while this waited.
+                    if permit.is_some() || !session.is_greeted() {
+                        session.close(CloseCode::HelloMissing);
+                    }
                 }
                 Ok(()) = stopping.changed() => {
                     let until = *stopping.borrow_and_update();

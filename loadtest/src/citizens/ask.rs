@@ -1,11 +1,13 @@
 //! Which request comes next.
 
+use std::rc::Rc;
+
 use crate::calendar::Day;
 use crate::citizens::malformed;
 use crate::citizens::task::{Asked, Listing, Past, Repeat, Repetition, Task, Window};
 use crate::citizens::{Citizens, Settle, weighted};
 use crate::oracle::{Person, Question};
-use crate::registry::directory::{ConnectionType, Offer, Organization};
+use crate::registry::directory::{ConnectionType, Offer};
 use crate::registry::holders::CardKind;
 use crate::request::Identifier;
 use crate::tally::{Carrier, Kind};
@@ -66,8 +68,13 @@ impl<'r> Citizens<'r> {
             let nothing = Question { organization: desk, terminal: 0, service: 0, person };
             return self.asked(nothing, None, now);
         };
-        let terminal = self.numbers.pick(&organization.terminals).copied().unwrap_or_default();
-        let offer = self.numbers.pick(&organization.offers);
+        let desks = Rc::clone(&self.desks);
+        let (terminals, offers) = match desks.stands.get(&desk) {
+            Some(stand) => (&stand.terminals, &stand.offers),
+            None => (&organization.terminals, &organization.offers),
+        };
+        let terminal = self.numbers.pick(terminals).copied().unwrap_or_default();
+        let offer = self.numbers.pick(offers);
         let mut question = Question {
             organization: desk,
             terminal,
@@ -81,7 +88,7 @@ impl<'r> Citizens<'r> {
         for _ in 0..DRAWS_MAX {
             let holder = self.crowd.draw(&mut self.numbers);
             let Some(person) = self.person(holder, by) else { continue };
-            let free = offer.and_then(|offer| self.free_offer(organization, offer, holder));
+            let free = offer.and_then(|offer| self.free_offer(offers, offer, holder));
             if let Some(offer) = free {
                 question.service = self.service_id(offer);
                 question.person = person;
@@ -102,7 +109,8 @@ impl<'r> Citizens<'r> {
         let person = self.anyone(by);
         match self.numbers.below(4) {
             0 if by != By::Snils => {}
-            1 => {
+            // A validator speaks for nobody but itself.
+            1 if self.desks.stands.is_empty() => {
                 let terminal = self.numbers.pick(&directory.terminals);
                 let foreign = terminal.filter(|terminal| {
                     terminal.organization != Some(question.organization) || !terminal.is_active
@@ -171,7 +179,7 @@ impl<'r> Citizens<'r> {
     /// The wanted offer, or one without limits where it may not be asked for now.
     fn free_offer<'o>(
         &mut self,
-        organization: &'o Organization,
+        offers: &'o [Offer],
         wanted: &'o Offer,
         holder: u32,
     ) -> Option<&'o Offer> {
@@ -180,8 +188,8 @@ impl<'r> Citizens<'r> {
         if is_free || !wanted.is_limited {
             return Some(wanted);
         }
-        let first = self.numbers.place(organization.offers.len());
-        let (before, from) = organization.offers.split_at_checked(first)?;
+        let first = self.numbers.place(offers.len());
+        let (before, from) = offers.split_at_checked(first)?;
         from.iter().chain(before).find(|offer| !offer.is_limited)
     }
 

@@ -1,7 +1,7 @@
 //! Checks, lists and bad requests: what their answers must be, and what they leave behind.
 
 use crate::acknowledged::Fate;
-use crate::answer::{Answer, CheckAnswer, HistoryItem, Page};
+use crate::answer::{Answer, CheckAnswer, HistoryItem, OfflineAnswer, Page};
 use crate::books::digest;
 use crate::calendar::Day;
 use crate::citizens::open::Open;
@@ -27,6 +27,7 @@ impl<'r> Citizens<'r> {
     ) -> Outcome {
         match answer {
             Answer::Check(check) => self.judge_check(asked, carrier, check, now),
+            Answer::Offline(decided) => self.judge_offline(asked, decided, now),
             Answer::Refusal { status, .. } if is_refusal(*status) => {
                 self.miss_check(asked, true, now);
                 Outcome::Refused
@@ -216,6 +217,27 @@ impl<'r> Citizens<'r> {
         let span = citizens.think_seconds_max - citizens.think_seconds_min;
         let think = citizens.think_seconds_min + span * self.numbers.fraction();
         self.open.push(open, now + Nanos((think * 1e9) as u64));
+    }
+
+    /// What a device decided by its holder registry.
+    fn judge_offline(&mut self, asked: &Asked, decided: &OfflineAnswer, now: Nanos) -> Outcome {
+        // The check may have reached the server all the same.
+        self.miss_check(asked, true, now);
+        let (_, last) = self.days(now, now, self.offset(asked.question.organization));
+        let mut days = (asked.first_day.0..=last.0).map(Day);
+        if days.any(|day| oracle::foretells(self.registry, &asked.question, day, decided)) {
+            return Outcome::Offline;
+        }
+        self.decide(asked, asked.first_day, now);
+        let (service, verdict) = (asked.question.service, decided.verdict);
+        let had = self.right.first().map(|first| match first {
+            Decision::Benefit(_) => "a grant".to_owned(),
+            Decision::Refused(code) => format!("code {code}"),
+        });
+        let had = had.unwrap_or_default();
+        self.wrong(|| {
+            format!("check of service {service}, offline: had to be {had}; came {verdict:?}")
+        })
     }
 
     fn wrong_check(&mut self, asked: &Asked, answer: &CheckAnswer<'_>, now: Nanos) -> Outcome {

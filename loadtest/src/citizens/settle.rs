@@ -198,6 +198,7 @@ pub(super) fn told(answer: &Answer<'_>) -> String {
         }
         Answer::Done => "done".to_owned(),
         Answer::History(page) => format!("{} of {} transactions", page.items.len(), page.total),
+        Answer::Offline(decided) => format!("{:?} by the device", decided.verdict),
         Answer::Refusal { status, code: Some(code) } => format!("{status}/{code}"),
         Answer::Refusal { status, code: None } => format!("{status}"),
         Answer::Services(page) => format!("{} of {} services", page.items.len(), page.total),

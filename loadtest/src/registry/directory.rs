@@ -46,6 +46,8 @@ pub struct Service {
     pub id: u32,
     /// Its name.
     pub name: String,
+    /// Whether it is a journey, which validators check.
+    pub is_transport: bool,
 }
 
 /// How often a category may use a service.
@@ -185,7 +187,7 @@ pub(crate) struct DirectoryLines {
     regions: BTreeMap<String, Offset>,
     areas: BTreeMap<u32, String>,
     categories: BTreeMap<u32, Category>,
-    services: BTreeMap<u32, (String, Vec<Link>)>,
+    services: BTreeMap<u32, (Service, Vec<Link>)>,
     organizations: BTreeMap<u32, RawOrganization>,
     offers: BTreeMap<(u32, u32), Validity>,
     terminals: BTreeMap<u64, (u32, bool)>,
@@ -266,7 +268,12 @@ impl DirectoryLines {
             discount_percent: link.discount_percent.unwrap_or(100),
             limit: link.limit.map(|limit| Limit { count: limit.count, period: limit.period }),
         });
-        self.services.insert(line.id, (line.name.into_owned(), links.collect()));
+        let service = Service {
+            id: line.id,
+            name: line.name.into_owned(),
+            is_transport: line.service_kind.as_deref() == Some("transport"),
+        };
+        self.services.insert(line.id, (service, links.collect()));
     }
 
     /// Takes an organization.
@@ -331,8 +338,8 @@ impl DirectoryLines {
         };
         let mut first_links = BTreeMap::new();
         let mut link_count: usize = 0;
-        for (id, (name, links)) in &self.services {
-            directory.services.push(Service { id: *id, name: name.clone() });
+        for (id, (service, links)) in &self.services {
+            directory.services.push(service.clone());
             first_links.insert(*id, link_count);
             link_count += links.len();
         }

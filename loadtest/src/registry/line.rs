@@ -47,6 +47,8 @@ pub(crate) struct ServiceLine<'a> {
     pub(crate) id: u32,
     #[serde(borrow, default)]
     pub(crate) name: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(crate) service_kind: Option<Cow<'a, str>>,
     pub(crate) categories: Option<Vec<LinkLine>>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::second::Second;
 
-const HEADER: &str = "second,due,sent,answered,slow,unanswered,refused,wrong,in_flight,\
+const HEADER: &str = "second,due,sent,answered,slow,offline,unanswered,refused,wrong,in_flight,\
     response_p50_ns,response_p99_ns,response_p999_ns,response_max_ns,lateness_p99_ns,\
     generator_cpu_percent,steal_percent,tainted";
 
@@ -16,6 +16,7 @@ pub fn print(seconds: &[Second]) -> String {
             row.sent,
             row.answered,
             row.slow,
+            row.offline,
             row.unanswered,
             row.refused,
             row.wrong,
@@ -45,7 +46,7 @@ mod tests {
         let text = print(&fixture::run(1_000, 0).seconds);
         let rows: Vec<&str> = text.lines().collect();
         assert_eq!(rows.len(), 11);
-        assert!(rows.iter().all(|row| row.split(',').count() == 17), "{text}");
-        assert!(rows[1].starts_with("0,100,100,100,0,0,0,0,0,1000000,1500000,"), "{}", rows[1]);
+        assert!(rows.iter().all(|row| row.split(',').count() == 18), "{text}");
+        assert!(rows[1].starts_with("0,100,100,100,0,0,0,0,0,0,1000000,1500000,"), "{}", rows[1]);
     }
 }

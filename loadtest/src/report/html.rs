@@ -129,6 +129,12 @@ fn tiles(run: &Run, verdict: &Verdict) -> String {
         let seconds = seen.downtime_minutes() * 60.0;
         tiles.push(tile("downtime", "downtime", format!("{seconds:.3}"), &time(seconds * 1e3)));
     }
+    if let Some(fleet) = &run.fleet {
+        let trips = &fleet.trips;
+        tiles.push(tile("offline", "decided offline", all.offline, &grouped(all.offline)));
+        tiles.push(tile("trips", "trips uploaded", trips.answered(), &grouped(trips.answered())));
+        tiles.push(tile("trips_lost", "lost trips", trips.lost, &grouped(trips.lost)));
+    }
     if let Some(audit) = &run.audit {
         let lost = audit.lost + audit.altered;
         tiles.push(tile("lost", "lost confirms", lost, &grouped(lost)));
@@ -189,6 +195,7 @@ fn tallies(run: &Run) -> String {
             ("due", tally.due()),
             ("right", tally.right),
             ("slow", tally.slow),
+            ("offline", tally.offline),
             ("unanswered", tally.unanswered),
             ("refused", tally.refused),
             ("wrong", tally.wrong),
@@ -214,7 +221,7 @@ fn tallies(run: &Run) -> String {
     let table = format!(
         "<table><tr><th>request</th><th>identified by</th><th class=\"n\">due</th>\
          <th class=\"n\">right</th><th class=\"n\">of those over 3 s</th>\
-         <th class=\"n\">unanswered</th><th class=\"n\">refused</th><th class=\"n\">wrong</th></tr>\
+         <th class=\"n\">offline</th><th class=\"n\">unanswered</th><th class=\"n\">refused</th><th class=\"n\">wrong</th></tr>\
          {rows}</table>\
          <table><tr><th>response time</th><th class=\"n\">p50</th><th class=\"n\">p90</th>\
          <th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">longest</th></tr>\

@@ -51,6 +51,9 @@ impl Scenario {
             let refused = |fault| ScenarioError::Field { field, fault };
             objective.fault().map_or(Ok(()), |fault| Err(refused(fault)))?;
         }
+        if let Some(fleet) = &self.fleet {
+            fleet.check(self, &within)?;
+        }
         self.check_words()
     }
 
