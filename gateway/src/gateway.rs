@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::web::Bytes;
 use engine::calendar::Clock;
 use engine::engine::Engine;
+use engine::trips::judge::TripRules;
 use snapshots::journal::EmbeddedJournal;
 use tokio::sync::Semaphore;
 
@@ -44,6 +45,8 @@ pub struct Gateway {
     pub documents: Documents,
     /// The registries of validators, and what signs tickets.
     pub registries: Arc<Registries>,
+    /// What devices must keep to, and their trips are judged by.
+    pub trip_rules: TripRules,
 }
 
 /// Documents that stay the same while a server runs.

@@ -240,6 +240,7 @@ fn gateway(
         history_calls: Semaphore::new(HISTORY_CALLS_MAX),
         documents,
         registries: Arc::new(registries(settings, node)?),
+        trip_rules: settings.engine.trip_rules,
     })
 }
 

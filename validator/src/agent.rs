@@ -310,12 +310,15 @@ impl<S: RegistryStore> Agent<S> {
     }
 
     fn handle_checked(&mut self, tap: TapId, answer: Result<CheckResult, AskError>) {
-        match &answer {
-            Ok(_) => self.silent_checks = 0,
-            Err(AskError::TimedOut) => self.silent_checks = self.silent_checks.saturating_add(1),
-            Err(_) => {}
-        }
         let waiting = self.waiting.remove(&tap);
+        match (&answer, &waiting) {
+            (Ok(_), Some(_)) => self.silent_checks = 0,
+            (Err(AskError::TimedOut), Some(_)) => {
+                self.silent_checks = self.silent_checks.saturating_add(1);
+            }
+            // What comes late was silence before.
+            _ => {}
+        }
         let asked = waiting.map(|waiting| waiting.asked);
         let outcome = asked.map(|asked| {
             let online = answer.as_ref().ok();

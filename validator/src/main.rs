@@ -10,7 +10,7 @@ use clap::Parser;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, mpsc};
 use validator::agent::local;
-use validator::agent::run::{self, Server};
+use validator::agent::run::{self, Server, WallClock};
 use validator::agent::{Agent, AgentConfig};
 use validator::clock::Now;
 use validator::files::directory::Directory;
@@ -59,6 +59,9 @@ struct Settings {
     /// Milliseconds that a tap waits for the server; 300 if not given.
     #[arg(long)]
     check_ms: Option<u64>,
+    /// Seconds that this device's clock is ahead of the machine's, for tests.
+    #[arg(long)]
+    clock_ahead_seconds: Option<u32>,
 }
 
 /// Settings that are complete.
@@ -68,6 +71,7 @@ struct Checked {
     server: Server,
     data_dir: PathBuf,
     bind: Option<SocketAddr>,
+    wall: WallClock,
 }
 
 fn main() -> std::process::ExitCode {
@@ -107,6 +111,7 @@ impl Settings {
         if !(1..=60_000).contains(&check_ms) {
             return Err("`check_ms` is 1 to 60000".to_owned());
         }
+        let ahead = self.clock_ahead_seconds.or(file.clock_ahead_seconds);
         let identity = Identity::read(&authority, &certificate, &key);
         Ok(Checked {
             config: AgentConfig {
@@ -117,16 +122,17 @@ impl Settings {
             server: Server { address, name },
             data_dir,
             bind: self.bind.or(file.bind),
+            wall: WallClock { ahead_seconds: ahead.unwrap_or_default() },
         })
     }
 }
 
 fn serve(settings: Checked) -> Result<(), String> {
-    let Checked { config, identity, server, data_dir, bind } = settings;
+    let Checked { config, identity, server, data_dir, bind, wall } = settings;
     let at = |error: &dyn std::fmt::Display| format!("`{}`: {error}", data_dir.display());
     let files = Directory::take(&data_dir.join("state")).map_err(|error| at(&error))?;
     let store = RegistryDirectory::new(&data_dir.join("registries")).map_err(|error| at(&error))?;
-    let now = Now { wall_ms: run::wall_ms(), steady_ms: 0 };
+    let now = Now { wall_ms: wall.now_ms(), steady_ms: 0 };
     let seed = now.wall_ms.unsigned_abs() ^ config.terminal.rotate_left(32);
     let opened = Agent::open(config, Arc::new(files), store, (seed, now));
     let (agent, recovered) = opened.map_err(|error| at(&error))?;
@@ -152,7 +158,7 @@ fn serve(settings: Checked) -> Result<(), String> {
             }
         });
         tokio::spawn(take_commands(requests, lines));
-        run::run(agent, (dialer, server), incoming, show).await;
+        run::run(agent, (dialer, server, wall), incoming, show).await;
         drop(writer);
         Ok(())
     })

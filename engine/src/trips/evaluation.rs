@@ -100,7 +100,7 @@ struct Use {
     name: TripName,
     at: Timestamp,
     card: Digest,
-    stop: u64,
+    stop: Option<u64>,
     companion: bool,
     ticket: Option<u64>,
     transaction: Option<TransactionId>,
@@ -121,7 +121,8 @@ impl Use {
             name: slot.name,
             at: slot.at,
             card: trip.identifier,
-            stop: stop_of(&trip),
+            // Whoever shows a ticket may be anybody: two of them are no repeat.
+            stop: (!trip.is_by_ticket()).then(|| stop_of(&trip)),
             companion: trip.companion,
             ticket: ticket_of(&trip),
             transaction: trip.transaction,
@@ -157,7 +158,8 @@ fn ticket_of(trip: &Trip) -> Option<u64> {
 }
 
 fn limit_of(trip: &Trip, at: Timestamp, registry: &Registry) -> Option<(LimitedUse, Limit)> {
-    let category = trip.category?;
+    // The check that gave the ticket has taken its place already.
+    let category = trip.category.filter(|_| !trip.is_by_ticket())?;
     let carrier = registry.directory().compiled(trip.organization)?;
     let offer = carrier.offer(trip.service)?;
     let candidate = offer.candidates.iter().find(|candidate| candidate.category == category)?;
@@ -182,9 +184,10 @@ struct Counted {
 
 impl Counted {
     fn count(&mut self, each: &Use) {
-        let place = (each.card, each.stop);
         let taps = if each.companion { &mut self.companions } else { &mut self.taps };
-        taps.entry(place).or_default().insert(each.at);
+        if let Some(stop) = each.stop {
+            taps.entry((each.card, stop)).or_default().insert(each.at);
+        }
         self.tickets.extend(each.ticket);
         self.transactions.extend(each.transaction);
         if let Some((key, _)) = each.limit {
@@ -207,10 +210,8 @@ impl Counted {
     /// A holder must keep the interval to other taps of the card there; a companion needs the tap of
     /// a holder within the interval before, which no other companion has used.
     fn is_too_soon(&self, each: &Use, interval: i64) -> bool {
-        if interval == 0 {
-            return false;
-        }
-        let place = (each.card, each.stop);
+        let Some(stop) = each.stop.filter(|_| interval > 0) else { return false };
+        let place = (each.card, stop);
         let (from, until) =
             (each.at.plus_seconds(1 - interval), each.at.plus_seconds(interval - 1));
         let near = |taps: &HashMap<_, BTreeSet<Timestamp>>, until| {

@@ -2,6 +2,7 @@
 
 use crate::calendar::Timestamp;
 use crate::directory::Candidate;
+use crate::ids::TransactionId;
 use crate::ledger::{Entry, Ledger};
 use crate::limits::{TRIP_FUTURE_SECONDS_MAX, TRIP_LATE_SECONDS};
 use crate::registry::Registry;
@@ -63,6 +64,9 @@ pub fn judge(trip: &Trip, circumstances: &Circumstances<'_>) -> Option<Standing>
     if !trip.is_use() {
         return Some(Standing::Accepted);
     }
+    if let Some(standing) = judge_ticket(trip, circumstances.ledger) {
+        return Some(standing);
+    }
     if let Some(standing) = judge_online(trip, circumstances.ledger) {
         return Some(standing);
     }
@@ -85,9 +89,34 @@ pub fn judge(trip: &Trip, circumstances: &Circumstances<'_>) -> Option<Standing>
 /// What the server itself granted needs no registry, as long as it remembers.
 fn judge_online(trip: &Trip, ledger: &Ledger) -> Option<Standing> {
     let id = trip.transaction.filter(|_| trip.mode == TripMode::Online)?;
+    judge_granted(trip, id, ledger, |known| known.terminal == trip.name.terminal)
+}
+
+/// A ticket that needs no card: its number is the transaction in which the server granted it, to whoever
+/// shows it at any terminal. What the server has forgotten a person must look at: the device has
+/// verified a signature that the trip does not carry.
+fn judge_ticket(trip: &Trip, ledger: &Ledger) -> Option<Standing> {
+    if !trip.is_by_ticket() {
+        return None;
+    }
+    let id = trip.texts.ticket.parse().map(TransactionId).ok();
+    let Some(id) = id.filter(|id| id.0 > 0 && ledger.was_given(*id)) else {
+        return Some(Standing::Rejected(TripReason::NoRight));
+    };
+    let known = judge_granted(trip, id, ledger, |_| true);
+    Some(known.unwrap_or(Standing::Disputed(TripReason::NoRight)))
+}
+
+/// Judges by what the server granted; none where it does not remember.
+fn judge_granted(
+    trip: &Trip,
+    id: TransactionId,
+    ledger: &Ledger,
+    is_there: impl Fn(&Transaction) -> bool,
+) -> Option<Standing> {
     let is_same = |known: &Transaction| {
         known.organization == trip.organization
-            && known.terminal == trip.name.terminal
+            && is_there(known)
             && known.service == trip.service
             && trip.category.is_none_or(|category| category == known.category)
     };

@@ -234,6 +234,11 @@ impl Trip {
         self.verdict == TripVerdict::Grant && self.event != TripEvent::Check
     }
 
+    /// Whether a ticket was shown that needs no card: a device has no digest to report then.
+    pub fn is_by_ticket(&self) -> bool {
+        self.identifier == Digest([0; 16]) && !self.texts.ticket.is_empty()
+    }
+
     /// What the carrier is owed: tariff times discount to the kopeck, half a kopeck up; the carrier's
     /// own rounding where that was told.
     pub fn reimbursement(&self) -> Kopecks {

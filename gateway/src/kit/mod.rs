@@ -29,7 +29,8 @@ use engine::directory::ServiceKind;
 /// How registries are built and kept.
 #[derive(Clone, Debug)]
 pub struct KitSettings {
-    /// Times of the day in UTC, minutes after midnight; none: on demand only.
+    /// Times of the day in UTC, minutes after midnight; none: on demand only. Where there are some, the
+    /// first registry is built as soon as there is an organization to build it for.
     pub build_at: Vec<u16>,
     /// Whether every import is followed by a build.
     pub after_import: bool,

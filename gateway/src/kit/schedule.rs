@@ -34,7 +34,8 @@ enum Order {
 /// When registries are built by themselves.
 #[derive(Clone, Debug)]
 pub struct Times {
-    /// Times of the day in UTC, minutes after midnight.
+    /// Times of the day in UTC, minutes after midnight. Where there are some and no registry exists
+    /// yet, the first one is built at once, or after the import that makes it possible.
     pub build_at: Vec<u16>,
     /// Whether every import is followed by a build.
     pub after_import: bool,
@@ -104,7 +105,8 @@ fn run(engine: &Engine, registries: &Registries, times: &Times, orders: &Receive
                 let _told = tell.send(build());
             }
             Err(RecvTimeoutError::Timeout) => {
-                let imported = times.after_import && newest != revision;
+                let is_first = !times.build_at.is_empty() && registries.built_at().is_none();
+                let imported = (times.after_import || is_first) && newest != revision;
                 if !imported && !is_due(&times.build_at, looked_at, now) {
                     continue;
                 }

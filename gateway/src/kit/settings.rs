@@ -6,6 +6,9 @@ use crate::kit::{ContentSettings, KitSettings};
 use crate::settings::SettingsError;
 use crate::settings::source::Values;
 
+/// 03:00 in UTC.
+const BUILD_AT_DEFAULT: u16 = 180;
+
 /// Reads them.
 pub fn read(values: &Values) -> Result<KitSettings, SettingsError> {
     let yes = |text: &str| match text {
@@ -19,7 +22,7 @@ pub fn read(values: &Values) -> Result<KitSettings, SettingsError> {
         _ => None,
     };
     Ok(KitSettings {
-        build_at: values.list("registry_build_at", time_of_day, "expected HH:MM")?,
+        build_at: build_at(values)?,
         after_import: values.required("registry_after_import", yes, "yes or no")?,
         valid_hours: values.number("registry_valid_hours", 1, 720)?,
         keep_versions: values.number("registry_keep_versions", 1, 10_000)?,
@@ -30,6 +33,18 @@ pub fn read(values: &Values) -> Result<KitSettings, SettingsError> {
             limited_offline: values.required("registry_limited_offline", allow, "deny or allow")?,
         },
     })
+}
+
+/// Where validators are served, registries are built in the small hours unless something else is said.
+fn build_at(values: &Values) -> Result<Vec<u16>, SettingsError> {
+    let name = "registry_build_at";
+    let never = |text: &str| (text == "never").then_some(());
+    if values.optional(name, never, "never").is_ok_and(|said| said.is_some()) {
+        return Ok(Vec::new());
+    }
+    let given = values.list(name, time_of_day, "expected HH:MM, or never")?;
+    let is_served = values.optional("quic", |_| Some(()), "an address")?.is_some();
+    Ok(if given.is_empty() && is_served { vec![BUILD_AT_DEFAULT] } else { given })
 }
 
 /// `HH:MM` as minutes after midnight.

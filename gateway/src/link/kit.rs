@@ -8,6 +8,7 @@ use engine::calendar::{Clock, Timestamp};
 use engine::engine::Engine;
 use engine::ids::{OrganizationId, TerminalId};
 use engine::trips::block::BlockChange;
+use engine::trips::judge::TripRules;
 use serde_bytes::ByteArray;
 use validator::link::message::{AckCode, BlockPush, RegistryAck, RegistryOffer, Rules, Signer};
 
@@ -15,10 +16,6 @@ use crate::gateway::Gateway;
 use crate::kit::registries::Registries;
 use crate::link::ports::{self, Delivery};
 
-/// Seconds between two grants for one card at one stop (catalogue §6.6).
-const PASSBACK_SECONDS: u32 = 420;
-/// A registry that has ended grants nothing.
-const GRACE_HOURS: u32 = 0;
 /// How often a file that vanishes for a newer version is asked for again.
 const PULL_ATTEMPTS: usize = 3;
 
@@ -27,6 +24,7 @@ pub struct KitRegistries {
     engine: Engine,
     registries: Arc<Registries>,
     clock: Arc<dyn Clock>,
+    trip_rules: TripRules,
 }
 
 impl KitRegistries {
@@ -34,7 +32,8 @@ impl KitRegistries {
     pub fn new(gateway: &Gateway) -> KitRegistries {
         let registries = Arc::clone(&gateway.registries);
         let engine = gateway.engine.clone();
-        KitRegistries { engine, registries, clock: Arc::clone(&gateway.clock) }
+        let clock = Arc::clone(&gateway.clock);
+        KitRegistries { engine, registries, clock, trip_rules: gateway.trip_rules }
     }
 }
 
@@ -44,7 +43,10 @@ impl ports::Registries for KitRegistries {
     }
 
     fn rules(&self) -> Rules {
-        Rules { passback_seconds: PASSBACK_SECONDS, grace_hours: GRACE_HOURS }
+        let TripRules { passback_seconds, grace_seconds } = self.trip_rules;
+        // The settings bound both; what does not fit would be the stricter rule.
+        let passback_seconds = u32::try_from(passback_seconds).unwrap_or(u32::MAX);
+        Rules { passback_seconds, grace_hours: u32::try_from(grace_seconds / 3_600).unwrap_or(0) }
     }
 
     fn newest(&self, organization: OrganizationId) -> u64 {
@@ -91,7 +93,8 @@ impl ports::Registries for KitRegistries {
         let built_at = file.map_or(Timestamp(i64::MIN), |file| file.header().built_at());
         let mut changes: Vec<BlockChange> =
             self.engine.trips().blocks().changes_since(built_at).collect();
-        changes.sort_by_key(|change| (change.at, change.blocked));
+        // Stable: of one identifier the block stays before its end, also within one instant.
+        changes.sort_by_key(|change| change.at);
         changes.iter().map(push_of).collect()
     }
 }

@@ -101,7 +101,7 @@ const SETTINGS: &[Setting] = settings! {
     "snapshot_records" "snapshot-records" "ELIGO_SNAPSHOT_RECORDS" Some("1000000"),
         "records, the same";
     "registry_build_at" "registry-build-at" "ELIGO_REGISTRY_BUILD_AT" None,
-        "when registries for validators are built, HH:MM in UTC; on demand without";
+        "when registries are built, HH:MM in UTC, or never; 03:00 with quic";
     "registry_after_import" "registry-after-import" "ELIGO_REGISTRY_AFTER_IMPORT" Some("no"),
         "yes: after every import too";
     "registry_valid_hours" "registry-valid-hours" "ELIGO_REGISTRY_VALID_HOURS" Some("48"),

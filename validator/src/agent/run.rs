@@ -101,12 +101,12 @@ pub enum Shown {
 /// Runs an agent. Notices are dropped where nobody takes them.
 pub async fn run<S: RegistryStore>(
     agent: Agent<S>,
-    (dialer, server): (Dialer, Server),
+    (dialer, server, wall): (Dialer, Server, WallClock),
     mut requests: mpsc::Receiver<Request>,
     shown: mpsc::Sender<Shown>,
 ) {
     let (inbox, mut events) = mpsc::channel(INBOX_MAX);
-    let clock = Clock { start: Instant::now() };
+    let clock = Clock { start: Instant::now(), wall };
     let mut runner = Runner {
         agent,
         clock,
@@ -300,7 +300,9 @@ impl<S: RegistryStore> Runner<S> {
                     let _unheard = lanes.bulk.ask(&cancel, SETTLE_PATIENCE).await;
                 }
                 Action::Check { tap, check, patience_ms } => {
-                    let answer = lanes.link.ask(&check, Duration::from_millis(patience_ms)).await;
+                    let patience = Duration::from_millis(patience_ms);
+                    // The agent stops waiting by itself, and cancels what comes then.
+                    let answer = lanes.link.ask_beyond(&check, patience, SETTLE_PATIENCE).await;
                     out.event(Event::Checked { tap, answer }).await;
                 }
                 Action::Confirm { seq, confirm, patience_ms } => {
@@ -417,16 +419,31 @@ async fn pull(link: &Link, have: u64, out: Out) {
 #[derive(Clone, Copy)]
 struct Clock {
     start: Instant,
+    wall: WallClock,
 }
 
 impl Clock {
     fn now(self) -> Now {
         let steady_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { wall_ms: wall_ms(), steady_ms }
+        Now { wall_ms: self.wall.now_ms(), steady_ms }
     }
 }
 
-/// The clock on the wall, milliseconds since 1970-01-01T00:00:00Z.
+/// The clock on the wall.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WallClock {
+    /// How far it is ahead of the machine's; tests let time pass by it.
+    pub ahead_seconds: u32,
+}
+
+impl WallClock {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub fn now_ms(self) -> i64 {
+        wall_ms().saturating_add(i64::from(self.ahead_seconds) * 1_000)
+    }
+}
+
+/// The machine's clock on the wall, milliseconds since 1970-01-01T00:00:00Z.
 pub fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -156,6 +156,16 @@ impl Link {
         self.lane.ask(request, patience).await
     }
 
+    /// The same as [`Lane::ask_beyond`] on the first lane.
+    pub async fn ask_beyond<R: Request>(
+        &self,
+        request: &R,
+        patience: Duration,
+        late: Duration,
+    ) -> Result<R::Answer, AskError> {
+        self.lane.ask_beyond(request, patience, late).await
+    }
+
     /// Another stream, so that large requests do not hold up the first one.
     pub async fn open_lane(&self) -> Result<Lane, AskError> {
         Lane::open(&self.connection, self.places).await

@@ -58,10 +58,22 @@ impl Lane {
         request: &R,
         patience: Duration,
     ) -> Result<R::Answer, AskError> {
+        self.ask_beyond(request, patience, Duration::ZERO).await
+    }
+
+    /// The same, but an answer that comes up to `late` after the time is taken too: of some questions
+    /// the server must hear that nobody waits any more.
+    pub async fn ask_beyond<R: Request>(
+        &self,
+        request: &R,
+        patience: Duration,
+        late: Duration,
+    ) -> Result<R::Answer, AskError> {
         let until = Instant::now() + patience;
         let place = tokio::time::timeout_at(until, self.places.acquire()).await;
         let _place = place.map_err(|_| AskError::TimedOut)?.map_err(|_| AskError::Closed)?;
         let asked = self.send(request, patience)?;
+        let until = until + late;
         let answer = tokio::time::timeout_at(until, asked.answer).await;
         let (kind, bytes) =
             answer.map_err(|_| AskError::TimedOut)?.map_err(|_| AskError::Closed)?;
