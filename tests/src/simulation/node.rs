@@ -23,7 +23,7 @@ use engine::supervisor::Caretaker;
 use engine::trips::claim::{ClaimError, ClaimOrder, ClaimSummary};
 use engine::trips::clerk::{Append, Clerk, Knowledge, TripRecords, UploadScope};
 use engine::trips::judge::TripRules;
-use engine::trips::registries::NoRegistries;
+use engine::trips::registries::{HolderRegistries, NoRegistries};
 use engine::trips::trip::{Trip, TripOutcome};
 
 use crate::memory::{HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
@@ -61,6 +61,7 @@ pub struct Node {
     committer: Committer,
     batches: Receiver<Submission>,
     workers: Vec<ShardWorker>,
+    registries: Arc<dyn HolderRegistries>,
 }
 
 /// A worker that the simulation steps itself.
@@ -112,7 +113,22 @@ impl Node {
             stop: AtomicBool::new(false),
             halted: partition.shards().iter().map(|_| AtomicBool::new(false)).collect(),
         };
-        Some(Node { partition, registrar, clerk, caretaker, committer, batches, workers })
+        let registries = Arc::new(NoRegistries);
+        Some(Node {
+            partition,
+            registrar,
+            clerk,
+            caretaker,
+            committer,
+            batches,
+            workers,
+            registries,
+        })
+    }
+
+    /// The same, judging trips by these holder registries.
+    pub fn judging_by(self, registries: Arc<dyn HolderRegistries>) -> Node {
+        Node { registries, ..self }
     }
 
     /// A shard works off its mailbox.
@@ -206,7 +222,7 @@ impl Node {
             registry,
             blocks: self.registrar.blocks(),
             ledger: self.partition.ledger(),
-            registries: &NoRegistries,
+            registries: &*self.registries,
         };
         let committer = &mut self.committer;
         let mut append = |batches: Vec<TripRecords>| {

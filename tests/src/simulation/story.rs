@@ -1,6 +1,5 @@
 //! What happens: a seed, step after step.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use crate::simulation::call::{Flight, Pending};
 use crate::simulation::edit::{ORGANIZATIONS, SERVICES};
 use crate::simulation::node::{Disk, Node};
 use crate::simulation::town::{IDENTIFIER_COUNT, Identifier, Question, Town};
+use crate::simulation::trace::Trace;
 use crate::simulation::travel::Travel;
 
 /// Steps of one seed.
@@ -60,32 +60,12 @@ pub struct Story {
     trace: Rc<Trace>,
 }
 
-/// Tells on a failure which seed it was, and the last steps before it.
-struct Trace {
-    seed: u64,
-    shown: usize,
-    step: Cell<u32>,
-    steps: Cell<Vec<String>>,
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let steps = self.steps.take();
-            let last = steps.len().saturating_sub(self.shown);
-            eprintln!("{}", steps[last..].join("\n"));
-            let (seed, step) = (self.seed, self.step.get());
-            eprintln!("failed in step {step} of seed {seed}: ELIGO_SIM_SEED={seed} reruns it");
-        }
-    }
-}
-
 /// Runs one seed to its end; panics when a promise is broken, showing the last steps before that.
 pub fn run(seed: u64, shown: usize) {
-    let trace = Rc::new(Trace { seed, shown, step: Cell::new(0), steps: Cell::default() });
+    let trace = Rc::new(Trace::new(seed, shown));
     let mut story = Story::new(seed, trace.clone());
     for step in 1..=STEPS {
-        trace.step.set(step);
+        trace.begin(step);
         story.step();
         if step.is_multiple_of(50) {
             story.audit();
@@ -272,8 +252,6 @@ impl Story {
     }
 
     pub(crate) fn note(&self, what: impl FnOnce() -> String) {
-        let mut steps = self.trace.steps.take();
-        steps.push(format!("{:4} {}", self.trace.step.get(), what()));
-        self.trace.steps.set(steps);
+        self.trace.note(what);
     }
 }

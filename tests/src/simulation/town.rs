@@ -267,7 +267,10 @@ impl Town {
         }
         for (id, (priority, valid)) in &self.categories {
             let dates = dates(*valid);
-            let fields = format!(r#""id":{id},"name":"C","priority":{priority}{dates}"#);
+            let companion = id % 3 == 0;
+            let fields = format!(
+                r#""id":{id},"name":"C","priority":{priority},"with_companion":{companion}{dates}"#
+            );
             put("category", (*id).into(), 0, fields);
         }
         for (id, links) in &self.services {
