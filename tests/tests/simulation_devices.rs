@@ -6,7 +6,7 @@
 
 use tests::simulation::devices::story;
 
-const SEEDS: u64 = 16;
+const SEEDS: u64 = 60;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap())

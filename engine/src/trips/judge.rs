@@ -75,12 +75,12 @@ pub fn judge(trip: &Trip, circumstances: &Circumstances<'_>) -> Option<Standing>
         version: trip.registry,
         identifier: &trip.identifier,
         service: trip.service,
-        day: at.local_day(offset_of(circumstances.registry, trip.organization)),
+        at,
     };
     Some(match circumstances.registries.right(&question) {
         RightAnswer::Unavailable => return None,
         RightAnswer::UnknownVersion => Standing::Disputed(TripReason::Registry),
-        RightAnswer::NoneBuilt => judge_now(trip, &question, circumstances),
+        RightAnswer::NoneBuilt => judge_now(trip, circumstances),
         RightAnswer::Known(_, None) => Standing::Rejected(TripReason::NoRight),
         RightAnswer::Known(life, Some(right)) => judge_right(trip, life, right, circumstances),
     })
@@ -160,29 +160,26 @@ fn judge_right(
 
 /// Judges by the registry as it is now, as if it had been built long before the tap. Rights have dates
 /// of their own; a card that is inactive now was active until its block.
-fn judge_now(
-    trip: &Trip,
-    question: &RightQuestion<'_>,
-    circumstances: &Circumstances<'_>,
-) -> Standing {
+fn judge_now(trip: &Trip, circumstances: &Circumstances<'_>) -> Standing {
     let Circumstances { registry, blocks, .. } = circumstances;
+    let day = trip.at().local_day(offset_of(registry, trip.organization));
     let no_right = Standing::Rejected(TripReason::NoRight);
     let Some(found) = registry.find(&trip.identifier) else { return no_right };
     let known = blocks.begins_after(&trip.identifier, trip.at())
         || blocks.is_blocked(&trip.identifier, trip.at());
-    if !known && !found.holder.is_active(found.card, question.day) {
+    if !known && !found.holder.is_active(found.card, day) {
         return no_right;
     }
     let directory = registry.directory();
     let carrier = directory.compiled(trip.organization);
     let offer = carrier.and_then(|carrier| carrier.offer(trip.service));
-    let Some(offer) = offer.filter(|offer| offer.validity.covers(question.day)) else {
+    let Some(offer) = offer.filter(|offer| offer.validity.covers(day)) else {
         return no_right;
     };
     let holds = |candidate: &&Candidate| {
         let mut rights = found.holder.rights().filter(|one| one.category == candidate.category);
-        rights.any(|right| right.validity.covers(question.day))
-            && candidate.validity.covers(question.day)
+        rights.any(|right| right.validity.covers(day))
+            && candidate.validity.covers(day)
     };
     let Some(winner) = offer.candidates.iter().find(holds) else { return no_right };
     let category = directory.items().categories.get(&winner.category);

@@ -1,6 +1,6 @@
 //! The port to the holder registries: what a device could have read in the version that it had.
 
-use crate::calendar::{Day, Timestamp};
+use crate::calendar::Timestamp;
 use crate::identifier::Digest;
 use crate::ids::{CategoryId, OrganizationId, ServiceId};
 use crate::trips::trip::RegistryVersion;
@@ -22,8 +22,9 @@ pub struct RightQuestion<'a> {
     pub identifier: &'a Digest,
     /// What for.
     pub service: ServiceId,
-    /// The local date of the tap.
-    pub day: Day,
+    /// The instant of the tap. Its local date is the registry's affair: the carrier may have moved to
+    /// another clock since.
+    pub at: Timestamp,
 }
 
 /// What a version says.

@@ -15,7 +15,7 @@ pub struct Judge(pub Arc<Registries>);
 
 impl HolderRegistries for Judge {
     fn right(&self, question: &RightQuestion<'_>) -> RightAnswer {
-        let RightQuestion { organization, version, identifier, service, day } = *question;
+        let RightQuestion { organization, version, identifier, service, at } = *question;
         if self.0.newest(organization).is_none() {
             return RightAnswer::NoneBuilt;
         }
@@ -23,7 +23,7 @@ impl HolderRegistries for Judge {
             let header = file.header();
             let life =
                 RegistryLife { built_at: header.built_at(), valid_until: header.valid_until() };
-            Ok((life, file.right(identifier, service, day)?))
+            Ok((life, file.right(identifier, service, header.day(at))?))
         });
         match looked_up {
             Ok((life, Entitlement::Right(right))) => {
