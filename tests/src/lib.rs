@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod agent;
 pub mod calls;
+pub mod carrier;
 pub mod devices;
 pub mod fixture;
 pub mod http;

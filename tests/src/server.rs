@@ -162,6 +162,11 @@ impl Server {
 
     /// Kills the process with no chance to write another byte.
     pub fn kill(mut self) {
+        self.halt();
+    }
+
+    /// The same, and keeps what is known of it.
+    pub fn halt(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

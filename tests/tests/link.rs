@@ -321,7 +321,7 @@ fn versions_are_agreed_on_or_refused() {
 #[test]
 fn a_registry_is_pulled_and_acknowledged() {
     run(async {
-        let stage = Stage::set(&[]);
+        let stage = Stage::set(&["--registry-build-at", "never"]);
         let Connected { link, .. } = stage.connect(V1).await;
         let (offer, _parts) = link.pull(0, PATIENCE).await.unwrap();
         assert_eq!((offer.form, offer.version), (RegistryForm::None, 0));
