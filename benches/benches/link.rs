@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,11 +18,14 @@ use std::time::Duration;
 
 use benches::devices::{Device, Driven, NextFrame, TakeAnswer, drive};
 use benches::population::{SEED, next_random};
-use benches::report::{median, print_figure, print_ratio, resident_bytes_of, setting};
+use benches::report::{
+    median, print_figure, print_ratio, processor_seconds_of, resident_bytes_of, setting,
+};
 use benches::target::{Target, eligo, keep_to_core_1};
 use bytes::Bytes;
 use engine::identifier::CardKey;
 use engine::ids::TerminalId;
+use gateway::link::server::LinkSocket;
 use gateway::pki::authority::{Authority, Term};
 use gateway::pki::files::{Pair, PkiDirectory};
 use serde_bytes::ByteArray;
@@ -81,8 +85,7 @@ fn serve_echo(pki: &Path, answer_bytes: usize) {
     config.transport_config(Arc::new(transport::server(Duration::from_secs(60))));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async move {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let endpoint = quinn::Endpoint::server(config, any).unwrap();
+        let endpoint = endpoint(Some(config));
         println!("ready http={} quic={0}", endpoint.local_addr().unwrap());
         while let Some(incoming) = endpoint.accept().await {
             tokio::spawn(async move {
@@ -94,6 +97,13 @@ fn serve_echo(pki: &Path, answer_bytes: usize) {
             });
         }
     });
+}
+
+/// A socket like that of the link: a thousand devices that speak at once overflow a smaller one.
+fn endpoint(server: Option<quinn::ServerConfig>) -> quinn::Endpoint {
+    let socket = LinkSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap().into_socket();
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), server, socket, runtime).unwrap()
 }
 
 async fn echo(mut send: quinn::SendStream, mut receive: quinn::RecvStream, answer_bytes: usize) {
@@ -144,7 +154,9 @@ impl Bench {
         let more = ["--import", &path("registry.ndjson"), "--quic", "127.0.0.1:0"];
         let limits = ["--quic-pki-dir", &path("pki"), "--quic-in-flight-max", "4096"];
         let free = ["--quic-messages-per-second", "0"];
-        let arguments = [&more[..], &limits, &free].concat();
+        // No snapshot falls into a measurement.
+        let still = ["--snapshot-records", "1000000000"];
+        let arguments = [&more[..], &limits, &free, &still].concat();
         let server = Target::serve(&eligo(), &directory.join("data"), &arguments);
         let mut bench = Bench {
             echo: Target::start(
@@ -175,10 +187,13 @@ impl Bench {
 
     /// Connects so many devices.
     async fn devices(&self, target: &Target, count: u64) -> Vec<Device> {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let endpoint = quinn::Endpoint::client(any).unwrap();
+        self.connect(target, FIRST_TERMINAL..FIRST_TERMINAL + count).await
+    }
+
+    async fn connect(&self, target: &Target, terminals: Range<u64>) -> Vec<Device> {
+        let endpoint = endpoint(None);
         let mut devices = Vec::new();
-        for terminal in FIRST_TERMINAL..FIRST_TERMINAL + count {
+        for terminal in terminals {
             let Pair { certificate, key } = self.pki.device(TerminalId(terminal));
             let authority = self.pki.authority().certificate;
             let identity = Identity::read(&authority, &certificate, &key).unwrap();
@@ -214,47 +229,55 @@ impl Bench {
         })
     }
 
-    async fn drive(&self, target: &Target, devices: u64, in_flight: u32) -> Driven {
+    /// What came of checks, and the microseconds of processor that the server spent on each.
+    async fn drive(&self, target: &Target, devices: u64, in_flight: u32) -> (Driven, f64) {
         let devices = self.devices(target, devices).await;
         let nothing: TakeAnswer = Rc::new(|_| {});
-        drive(devices, in_flight, self.duration, &self.random_checks(), &nothing).await
+        let checks = self.random_checks();
+        let before = processor_seconds_of(target.process());
+        let driven = drive(devices, in_flight, self.duration, &checks, &nothing).await;
+        let spent = processor_seconds_of(target.process()) - before;
+        let each = spent * 1e6 / driven.latency.len() as f64;
+        (driven, each)
+    }
+
+    /// Rounds at eligo and at the echo, in turn.
+    async fn rounds(&self, devices: u64, in_flight: u32) -> [Rounds; 2] {
+        let mut both: [Rounds; 2] = Default::default();
+        for _ in 0..ROUNDS {
+            for (target, rounds) in [&self.server, &self.echo].into_iter().zip(&mut both) {
+                let (driven, each) = self.drive(target, devices, in_flight).await;
+                let latency = |at| driven.latency.value_at_quantile(at) as f64 / 1_000.0;
+                rounds.rate.push(driven.rate);
+                rounds.p50_us.push(latency(0.5));
+                rounds.p99_us.push(latency(0.99));
+                rounds.processor_us.push(each);
+            }
+        }
+        both
     }
 
     async fn checks(&self, devices: u64, in_flight: u32, target: &str) {
-        let (mut ours, mut echo) = (vec![], vec![]);
-        for _ in 0..ROUNDS {
-            ours.push(self.drive(&self.server, devices, in_flight).await.rate);
-            echo.push(self.drive(&self.echo, devices, in_flight).await.rate);
-        }
+        let [ours, echo] = self.rounds(devices, in_flight).await;
         let what = format!("checks over QUIC, {devices} × {in_flight} in flight");
-        print_ratio(&what, median(&ours), median(&echo), "checks/s", target);
+        print_ratio(&what, median(&ours.rate), median(&echo.rate), "checks/s", target);
+        print_processor(&what, &ours, &echo);
     }
 
     async fn lone(&self) {
-        let (mut ours, mut echo) = (vec![], vec![]);
-        for _ in 0..ROUNDS {
-            let p50 = |driven: Driven| driven.latency.value_at_quantile(0.5) as f64 / 1_000.0;
-            ours.push(p50(self.drive(&self.server, 1, 1).await));
-            echo.push(p50(self.drive(&self.echo, 1, 1).await));
-        }
-        print_ratio("lone check over QUIC, p50", median(&ours), median(&echo), "µs", "≤ 1.15");
+        let [ours, echo] = self.rounds(1, 1).await;
+        let (ours, echo) = (median(&ours.p50_us), median(&echo.p50_us));
+        print_ratio("lone check over QUIC, p50", ours, echo, "µs", "≤ 1.15");
     }
 
     async fn fleet(&self) {
         let count = setting("ELIGO_BENCH_DEVICES", 5_000).min(1_000);
-        let (mut ours, mut echo, mut our_p99, mut echo_p99) = (vec![], vec![], vec![], vec![]);
-        for _ in 0..ROUNDS {
-            let p99 = |driven: &Driven| driven.latency.value_at_quantile(0.99) as f64 / 1_000.0;
-            let driven = self.drive(&self.server, count, 1).await;
-            ours.push(driven.rate);
-            our_p99.push(p99(&driven));
-            let driven = self.drive(&self.echo, count, 1).await;
-            echo.push(driven.rate);
-            echo_p99.push(p99(&driven));
-        }
+        let [ours, echo] = self.rounds(count, 1).await;
         let what = format!("{count} devices, one check in flight each");
-        print_ratio(&what, median(&ours), median(&echo), "checks/s", "≥ 0.6");
-        print_ratio(&format!("{what}, p99"), median(&our_p99), median(&echo_p99), "µs", "≤ 2");
+        print_ratio(&what, median(&ours.rate), median(&echo.rate), "checks/s", "≥ 0.6");
+        print_processor(&what, &ours, &echo);
+        let (ours, echo) = (median(&ours.p99_us), median(&echo.p99_us));
+        print_ratio(&format!("{what}, p99"), ours, echo, "µs", "≤ 2");
     }
 
     async fn confirms(&self, devices: u64, in_flight: u32) {
@@ -290,15 +313,30 @@ impl Bench {
     async fn idle(&self) {
         let count = setting("ELIGO_BENCH_DEVICES", 5_000);
         let process = self.server.process();
-        drop(self.devices(&self.server, 100).await);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The first half uses up what the server had free.
+        let first = FIRST_TERMINAL..FIRST_TERMINAL + count / 2;
+        let _first = self.connect(&self.server, first.clone()).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let before = resident_bytes_of(process);
-        let devices = self.devices(&self.server, count).await;
+        let second = self.connect(&self.server, first.end..FIRST_TERMINAL + count).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let grown = resident_bytes_of(process).saturating_sub(before);
-        let each = grown as f64 / devices.len() as f64 / 1_024.0;
+        let each = grown as f64 / second.len() as f64 / 1_024.0;
         print_figure(&format!("{count} idle devices, memory of each"), each, "KiB", "≤ 60");
     }
+}
+
+#[derive(Default)]
+struct Rounds {
+    rate: Vec<f64>,
+    p50_us: Vec<f64>,
+    p99_us: Vec<f64>,
+    processor_us: Vec<f64>,
+}
+
+fn print_processor(what: &str, ours: &Rounds, echo: &Rounds) {
+    let (ours, echo) = (median(&ours.processor_us), median(&echo.processor_us));
+    print_ratio(&format!("{what}, processor"), ours, echo, "µs a check", "none");
 }
 
 /// `Ack { code: Done }`.

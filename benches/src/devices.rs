@@ -1,6 +1,7 @@
 //! A closed-loop driver of validators on one thread: every device keeps so many frames in flight on
 //! one stream.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -79,35 +80,40 @@ pub async fn drive(
     take: &TakeAnswer,
 ) -> Driven {
     let begun = Instant::now();
-    let until = begun + duration;
-    let tasks: Vec<_> = devices
-        .into_iter()
-        .map(|device| {
-            let (next, take) = (next.clone(), take.clone());
-            tokio::task::spawn_local(converse(device, in_flight, until, next, take))
-        })
-        .collect();
-    let mut latency = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap();
+    // One for all: a histogram each would drive this process out of its caches.
+    let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap();
+    let talk = Rc::new(Talk {
+        in_flight,
+        until: begun + duration,
+        next: next.clone(),
+        take: take.clone(),
+        latency: RefCell::new(latency),
+    });
+    let converse = |device| tokio::task::spawn_local(converse(device, talk.clone()));
+    let tasks: Vec<_> = devices.into_iter().map(converse).collect();
     for task in tasks {
-        latency.add(task.await.unwrap()).unwrap();
+        task.await.unwrap();
     }
+    let latency = talk.latency.borrow().clone();
     Driven { rate: latency.len() as f64 / begun.elapsed().as_secs_f64(), latency }
 }
 
-async fn converse(
-    device: Device,
+/// What all devices do.
+struct Talk {
     in_flight: u32,
     until: Instant,
     next: NextFrame,
-    take_answer: TakeAnswer,
-) -> Histogram<u64> {
+    take: TakeAnswer,
+    latency: RefCell<Histogram<u64>>,
+}
+
+async fn converse(device: Device, talk: Rc<Talk>) {
     let Device { connection, mut send, mut receive, .. } = device;
-    let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 2).unwrap();
-    let mut sent = vec![Instant::now(); usize::try_from(in_flight).unwrap()];
+    let mut sent = vec![Instant::now(); usize::try_from(talk.in_flight).unwrap()];
     let mut out = Vec::new();
     let mut waiting = 0;
-    for correlation in 0..in_flight {
-        waiting += u32::from(next(correlation, &mut out));
+    for correlation in 0..talk.in_flight {
+        waiting += u32::from((talk.next)(correlation, &mut out));
     }
     send.write_all(&out).await.unwrap();
     let mut reader = FrameReader::default();
@@ -115,26 +121,27 @@ async fn converse(
     while waiting > 0 {
         let count = receive.read_chunks(&mut pieces).await.unwrap().unwrap();
         let now = Instant::now();
-        let ends = now >= until;
+        let ends = now >= talk.until;
         out.clear();
+        let mut latency = talk.latency.borrow_mut();
         for piece in &pieces[..count] {
             let mut take = |header: &Header, message: Option<&[u8]>| {
                 let Some(message) = message else { return Ok(()) };
-                take_answer(message);
+                (talk.take)(message);
                 let slot = &mut sent[usize::try_from(header.correlation).unwrap()];
                 latency.saturating_record((now - *slot).as_nanos() as u64);
                 *slot = now;
-                if ends || !next(header.correlation, &mut out) {
+                if ends || !(talk.next)(header.correlation, &mut out) {
                     waiting -= 1;
                 }
                 Ok::<_, FrameError>(())
             };
             reader.read(piece, &mut take).unwrap();
         }
+        drop(latency);
         if !out.is_empty() {
             send.write_all(&out).await.unwrap();
         }
     }
     drop(connection);
-    latency
 }

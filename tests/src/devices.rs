@@ -11,6 +11,7 @@ use gateway::pki::authority::{Authority, Term};
 use gateway::pki::files::{Pair, PkiDirectory};
 use serde_bytes::ByteArray;
 use validator::link::client::{Call, ConnectError, Connected, Dialer, Link};
+use validator::link::close::CloseCode;
 use validator::link::frame::{FrameError, Header};
 use validator::link::identity::Identity;
 use validator::link::lane::AskError;
@@ -108,6 +109,11 @@ pub fn check(service: u32, digest: engine::identifier::Digest) -> Check {
 pub async fn check_code(link: &Link, service: u32, code: &str) -> Result<CheckResult, AskError> {
     let digest = card_key(link).client_code(code).unwrap();
     link.ask(&check(service, digest), PATIENCE).await
+}
+
+/// Waits for the end of a connection and tells the server's reason.
+pub async fn closed(link: &Link) -> Option<CloseCode> {
+    tokio::time::timeout(PATIENCE, link.closed()).await.expect("the connection did not end")
 }
 
 /// A stream on which a test writes what it likes.

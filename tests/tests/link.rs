@@ -5,12 +5,11 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use serde_bytes::ByteArray;
 use tempfile::TempDir;
 use tests::calls::{BOTH, CHECK};
-use tests::devices::{Depot, PATIENCE, card_key, check, check_code, connect, hello, term};
+use tests::devices::{Depot, PATIENCE, card_key, check, check_code, closed, connect, hello, term};
 use tests::server::Server;
 use validator::link::client::{Call, ConnectError, Connected, Dialer};
 use validator::link::close::CloseCode;
@@ -78,14 +77,12 @@ fn s1_every_identifier_of_a_card_finds_its_holder() {
             key.card_hash("1f52ed515871c913164398ec24c47088"),
         ];
         for digest in digests {
-            let begun = Instant::now();
             let granted = link.ask(&check(BUS, digest.unwrap()), PATIENCE).await.unwrap();
             let CheckResult { code, holder, category, discount, valid_to, companion, tx } = granted;
             assert_eq!((code, holder, category, discount), (0, Some(11), Some(40), Some(100)));
             // 2026-12-31
             assert_eq!((valid_to, companion), (Some(20_818), true));
             assert!(tx.is_some());
-            assert!(begun.elapsed() < Duration::from_secs(1));
         }
         let refused = check_code(&link, BUS, "HYHYHY01").await.unwrap();
         assert_eq!(refused, CheckResult { code: 1, ..CheckResult::default() });
@@ -253,21 +250,17 @@ fn a_revoked_device_is_disconnected_at_once_and_stays_out() {
         let dialer = stage.depot.dialer(2);
         let Connected { link, .. } = connect(&dialer, stage.quic(), 2).await.unwrap();
         let bystander = stage.connect(3).await;
-        let begun = Instant::now();
         let answer = stage.server.administer("/admin/revoke", r#"{"terminal":2}"#);
         assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"certificates":1}"#));
-        assert_eq!(link.closed().await, Some(CloseCode::Refused));
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert_eq!(closed(&link).await, Some(CloseCode::Refused));
         // Neither by a full handshake nor by the session of before.
         assert!(is_refused(&stage.refused(2).await));
         assert!(is_refused(&connect(&dialer, stage.quic(), 2).await.unwrap_err()));
         // By the file, as `eligo pki revoke` writes it.
         let serial = stage.depot.pki().issued().unwrap();
         let serial = serial.iter().find(|issued| issued.terminal.0 == 3).unwrap().serial;
-        let begun = Instant::now();
         stage.depot.pki().revoke(&[serial]).unwrap();
-        assert_eq!(bystander.link.closed().await, Some(CloseCode::Refused));
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert_eq!(closed(&bystander.link).await, Some(CloseCode::Refused));
         // A new certificate lets the terminal in again.
         stage.depot.issue(&[2], term(0, 10));
         check_code(&stage.connect(2).await.link, 1, "AAABBBCCC").await.unwrap();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use quinn::{Connection, ConnectionError, Incoming, SendStream, ZeroRttAccepted};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -36,10 +37,7 @@ pub async fn serve(
     stopping: Stopping,
 ) {
     match Guest::receive(&link, incoming).await {
-        Ok((guest, complete)) => {
-            link.metrics.let_in(complete.is_some());
-            guest.run(complete, permit, stopping).await;
-        }
+        Ok(guest) => guest.run(permit, stopping).await,
         Err(why) => link.metrics.refused(why),
     }
 }
@@ -54,16 +52,13 @@ struct Guest {
 
 impl Guest {
     /// Judges who is there. The certificate of a resumed session is known before the handshake is
-    /// complete, which the future that comes back tells.
-    async fn receive(
-        link: &Arc<Link>,
-        incoming: Incoming,
-    ) -> Result<(Guest, Option<ZeroRttAccepted>), Refused> {
+    /// complete.
+    async fn receive(link: &Arc<Link>, incoming: Incoming) -> Result<Guest, Refused> {
         let connecting = incoming.accept().map_err(|_| Refused::Unfinished)?;
         // On this side there is a connection before the handshake is complete.
         let (connection, complete) = connecting.into_0rtt().map_err(|_| Refused::Unfinished)?;
-        let (chain, complete) = match certificates(&connection) {
-            Some(chain) => (chain, Some(complete)),
+        let (chain, handshake) = match certificates(&connection) {
+            Some(chain) => (chain, Some(complete.shared())),
             None => (shake_hands(&connection, complete).await?, None),
         };
         let refused = |why: Refused| {
@@ -73,24 +68,21 @@ impl Guest {
         let device =
             link.trust.device(&chain, UnixTime::now()).map_err(|why| refused(why.into()))?;
         let (pushes, queue) = mpsc::channel(PUSHES_WAITING_MAX);
-        let session = Session::new(Arc::clone(link), device, connection.clone(), pushes);
+        let resumed = handshake.is_some();
+        let session = Session::new(Arc::clone(link), device, connection.clone(), pushes, handshake);
         if session.admission(&link.gateway.engine.registry()).is_none() {
             return Err(refused(Refused::Inactive));
         }
-        Ok((Guest { session: Arc::new(session), chain, queue, pushing: None }, complete))
+        link.metrics.let_in(resumed);
+        Ok(Guest { session: Arc::new(session), chain, queue, pushing: None })
     }
 
     /// Serves the device until it or the server ends the connection.
-    async fn run(
-        mut self,
-        complete: Option<ZeroRttAccepted>,
-        permit: OwnedSemaphorePermit,
-        mut stopping: Stopping,
-    ) {
+    async fn run(mut self, permit: OwnedSemaphorePermit, mut stopping: Stopping) {
         let session = Arc::clone(&self.session);
         let mut permit = Some(permit);
         let mut member = None;
-        let mut complete = std::pin::pin!(finished(complete));
+        let mut handshake = std::pin::pin!(session.handshake_ended());
         let mut silence = std::pin::pin!(sleep(HANDSHAKE_TIMEOUT));
         loop {
             tokio::select! {
@@ -100,9 +92,11 @@ impl Guest {
                     }
                     Err(_ended) => break,
                 },
-                () = &mut complete, if permit.is_some() => {
+                () = &mut handshake, if permit.is_some() => {
                     permit = None;
-                    session.prove();
+                    if !session.is_proven() {
+                        break;
+                    }
                     member = Some(self.enter());
                 }
                 frame = self.queue.recv() => {
@@ -170,13 +164,6 @@ impl From<Distrust> for Refused {
 
 /// The device does not take what it is sent.
 struct NotReading;
-
-async fn finished(complete: Option<ZeroRttAccepted>) {
-    if let Some(complete) = complete {
-        // On this side it is true, or the connection is lost.
-        let _accepted = complete.await;
-    }
-}
 
 /// Waits for the end of a full handshake.
 async fn shake_hands(

@@ -56,6 +56,11 @@ impl LinkSocket {
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
+
+    /// The socket, for an endpoint of somebody else.
+    pub fn into_socket(self) -> UdpSocket {
+        self.0
+    }
 }
 
 /// A link that answers.

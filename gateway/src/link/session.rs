@@ -7,7 +7,9 @@ use bytes::Bytes;
 use engine::directory::ApiType;
 use engine::ids::OrganizationId;
 use engine::registry::Registry;
-use quinn::Connection;
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use quinn::{Connection, ZeroRttAccepted};
 use tokio::sync::mpsc::Sender;
 use validator::link::close::CloseCode;
 
@@ -30,10 +32,14 @@ pub struct Session {
     pub pushes: Sender<Bytes>,
     greeted: AtomicBool,
     proven: AtomicBool,
+    handshake: Option<Handshake>,
     in_flight: AtomicU32,
     trip_batches: AtomicU32,
     bytes: AtomicUsize,
 }
+
+/// A handshake under way: ends with it, or with the connection.
+pub type Handshake = Shared<ZeroRttAccepted>;
 
 /// Whose terminal speaks, and what the organization is.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +51,13 @@ pub struct Admission {
 }
 
 impl Session {
-    /// A session that has not said hello, whose handshake may still go on.
+    /// A session that has not said hello; `handshake` where it still goes on.
     pub fn new(
         link: Arc<Link>,
         device: Device,
         connection: Connection,
         pushes: Sender<Bytes>,
+        handshake: Option<Handshake>,
     ) -> Session {
         let budgets = link.budgets;
         Session {
@@ -60,7 +67,8 @@ impl Session {
             messages: MessageBudget::new(budgets.messages_per_second, budgets.messages_burst),
             pushes,
             greeted: AtomicBool::new(false),
-            proven: AtomicBool::new(false),
+            proven: AtomicBool::new(handshake.is_none()),
+            handshake,
             in_flight: AtomicU32::new(0),
             trip_batches: AtomicU32::new(0),
             bytes: AtomicUsize::new(0),
@@ -78,13 +86,29 @@ impl Session {
     }
 
     /// Whether the handshake is complete; until then everything may be a repetition.
+    ///
+    /// Asks the handshake itself: it has ended before anything behind it can be read, while the task
+    /// that waits for its end may come later.
     pub fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Acquire)
+        if self.proven.load(Ordering::Acquire) {
+            return true;
+        }
+        let Some(handshake) = &self.handshake else { return true };
+        let ended = handshake.clone().now_or_never().is_some();
+        // A lost connection ends its handshake too, and may leave early data to be read.
+        let proven = ended && self.connection.close_reason().is_none();
+        if proven {
+            self.proven.store(true, Ordering::Release);
+        }
+        proven
     }
 
-    /// Notes that the handshake is complete.
-    pub fn prove(&self) {
-        self.proven.store(true, Ordering::Release);
+    /// Waits until the handshake is complete or the connection lost.
+    pub async fn handshake_ended(&self) {
+        if let Some(handshake) = self.handshake.clone() {
+            // What it tells means nothing on this side.
+            let _meaningless = handshake.await;
+        }
     }
 
     /// Whether requests wait for their answers.
