@@ -123,13 +123,12 @@ async fn converse(device: Device, talk: Rc<Talk>) {
         let now = Instant::now();
         let ends = now >= talk.until;
         out.clear();
-        let mut latency = talk.latency.borrow_mut();
         for piece in &pieces[..count] {
             let mut take = |header: &Header, message: Option<&[u8]>| {
                 let Some(message) = message else { return Ok(()) };
                 (talk.take)(message);
                 let slot = &mut sent[usize::try_from(header.correlation).unwrap()];
-                latency.saturating_record((now - *slot).as_nanos() as u64);
+                talk.latency.borrow_mut().saturating_record((now - *slot).as_nanos() as u64);
                 *slot = now;
                 if ends || !(talk.next)(header.correlation, &mut out) {
                     waiting -= 1;
@@ -138,7 +137,6 @@ async fn converse(device: Device, talk: Rc<Talk>) {
             };
             reader.read(piece, &mut take).unwrap();
         }
-        drop(latency);
         if !out.is_empty() {
             send.write_all(&out).await.unwrap();
         }

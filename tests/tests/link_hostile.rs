@@ -3,10 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::{SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use engine::identifier::{CardKey, Digest};
+use gateway::link::limits::HANDSHAKE_TIMEOUT;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
@@ -125,14 +126,24 @@ fn only_what_changes_nothing_is_answered_early() {
         let (header, message) = stream.next().await.unwrap();
         assert_eq!((header.correlation, header.kind), (8, Kind::Ack as u16));
         assert_eq!(wire::decode(&message), Ok(Ack { code: AckCode::Done }));
-        // Somebody repeats the first flight: its early data is not accepted again.
+        // Somebody repeats the first flight: its early data is not accepted again. As long as the
+        // server knows the connection, it takes the packets for duplicates and is silent.
         let checks = stage.count("eligo_link_messages_total{kind=\"check\"}");
-        let repeater = UdpSocket::bind("127.0.0.1:0").unwrap();
-        repeater.set_read_timeout(Some(PATIENCE)).unwrap();
-        for datagram in first_flight {
-            repeater.send_to(&datagram, stage.quic()).unwrap();
-        }
-        repeater.recv(&mut [0; 2_048]).expect("no answer to the repeated flight");
+        connection.close(CloseCode::Normal.into(), b"");
+        let repeater = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let repeat = async {
+            let mut answer = [0; 2_048];
+            let step = Duration::from_millis(100);
+            loop {
+                for datagram in &first_flight {
+                    repeater.send_to(datagram, stage.quic()).await.unwrap();
+                }
+                if timeout(step, repeater.recv(&mut answer)).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        timeout(PATIENCE, repeat).await.expect("no answer to the repeated flight");
         assert!(check_code(&stage.connect(3).await.link, 1, "AAABBBCCC").await.is_ok());
         assert_eq!(stage.count("eligo_link_messages_total{kind=\"check\"}"), checks + 1);
     });
@@ -331,6 +342,24 @@ fn a_mad_device_is_bounded_and_nobody_else_suffers() {
             }
         };
         timeout(PATIENCE, served).await.unwrap();
+    });
+}
+
+/// A device that had said hello and then nothing was closed for want of a hello, because whether it
+/// had been said was asked before it came.
+#[test]
+fn a_silent_device_stays_and_one_without_hello_goes() {
+    run(async {
+        let stage = Stage::set(&[]);
+        let Connected { link: silent, .. } = stage.connect(2).await;
+        let dialer = stage.depot.dialer(3);
+        let config = dialer.config().clone();
+        let connecting = dialer.endpoint().connect_with(config, stage.quic(), SERVER_NAME);
+        let mute = connecting.unwrap().await.unwrap();
+        // It came later, so when its time is over that of the other one is too.
+        let ended = timeout(HANDSHAKE_TIMEOUT + PATIENCE, mute.closed()).await.unwrap();
+        assert_eq!(CloseCode::of(&ended), Some(CloseCode::HelloMissing));
+        assert!(check_code(&silent, 1, "AAABBBCCC").await.is_ok());
     });
 }
 

@@ -178,8 +178,7 @@ fn judge_now(trip: &Trip, circumstances: &Circumstances<'_>) -> Standing {
     };
     let holds = |candidate: &&Candidate| {
         let mut rights = found.holder.rights().filter(|one| one.category == candidate.category);
-        rights.any(|right| right.validity.covers(day))
-            && candidate.validity.covers(day)
+        rights.any(|right| right.validity.covers(day)) && candidate.validity.covers(day)
     };
     let Some(winner) = offer.candidates.iter().find(holds) else { return no_right };
     let category = directory.items().categories.get(&winner.category);

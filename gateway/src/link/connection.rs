@@ -84,6 +84,7 @@ impl Guest {
         let mut member = None;
         let mut handshake = std::pin::pin!(session.handshake_ended());
         let mut silence = std::pin::pin!(sleep(HANDSHAKE_TIMEOUT));
+        let mut is_new = true;
         loop {
             tokio::select! {
                 stream = session.connection.accept_bi() => match stream {
@@ -104,8 +105,9 @@ impl Guest {
                         session.close(CloseCode::NotReading);
                     }
                 }
-                () = &mut silence, if permit.is_some() || !session.is_greeted() => {
-                    // The hello may have come while this waited.
+                () = &mut silence, if is_new => {
+                    is_new = false;
+                    // Asked now: a hello wakes nobody here.
                     if permit.is_some() || !session.is_greeted() {
                         session.close(CloseCode::HelloMissing);
                     }

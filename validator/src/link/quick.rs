@@ -35,7 +35,10 @@ pub fn read_check(bytes: &[u8]) -> Option<Check> {
             return None;
         }
     }
-    Some(Check { service: service?, id_hash: id_hash?, price })
+    let known = [service.is_some(), id_hash.is_some(), price.is_some()];
+    // Fields given twice and bytes behind the last one are serde's to judge.
+    let is_usual = known.into_iter().filter(|known| *known).count() == fields && rest.is_empty();
+    is_usual.then_some(Check { service: service?, id_hash: id_hash?, price })
 }
 
 /// Appends the answer to a check.
