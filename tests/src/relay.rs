@@ -41,7 +41,7 @@ impl Relay {
                 let mut state = shared.lock().unwrap();
                 state.device = Some(device);
                 let datagram = buffer[..length].to_vec();
-                if state.holds && state.answered {
+                if state.holds && state.answered && !is_early(&datagram) {
                     state.held.push(datagram);
                 } else {
                     let _lost = to_server.send(&datagram);
@@ -65,7 +65,8 @@ impl Relay {
         relay
     }
 
-    /// From now on only what the device sends before the next answer goes through.
+    /// From now on only what the device sends before the next answer goes through, and early data,
+    /// which may overtake that answer.
     pub fn hold(&self) {
         let mut state = self.state.lock().unwrap();
         *state = State { device: state.device, holds: true, ..State::default() };
@@ -80,4 +81,9 @@ impl Relay {
         }
         std::mem::take(&mut state.sent)
     }
+}
+
+/// Whether a datagram begins with a packet of early data (RFC 9000 §17.2.3).
+fn is_early(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & 0xb0 == 0x90)
 }
