@@ -2,7 +2,7 @@
 //! on a journal that fails, and links between them that lose, repeat, delay and reorder.
 //!
 //! [`server`] answers the messages of devices out of a [`crate::simulation::node::Node`] and the
-//! gateway's holder registries, [`unit`] is a device, [`traffic`] what lies between them, [`story`]
+//! gateway's holder registries, [`mod@unit`] is a device, [`traffic`] what lies between them, [`story`]
 //! what happens, [`audit`] what must hold.
 
 pub mod audit;
