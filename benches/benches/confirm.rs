@@ -9,18 +9,19 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use benches::population::{identifiers, keys, registry_file};
 use benches::report::{median, print_ratio, setting};
 use engine::answer::Reply;
-use engine::calendar::{Clock, Day, Timestamp};
+use engine::calendar::{Day, Timestamp};
 use engine::command::{Check, CheckAnswer, Confirm, Deadline, Granted, SettleAnswer};
 use engine::engine::{Engine, Ports, Settings};
 use engine::history::{Freshness, History, HistoryError, HistoryPage, Page, Settled, Span};
 use engine::ids::{HolderId, OrganizationId, PartitionId, ServiceId, TerminalId, TransactionId};
 use engine::journal::{Journal, Position};
 use engine::transaction::Amounts;
+use gateway::clock::SystemClock;
 use hdrhistogram::Histogram;
 use snapshots::history::{HistoryOptions, StoredHistory};
 use snapshots::journal::{EmbeddedJournal, JournalOptions};
@@ -66,15 +67,6 @@ impl History for NoHistory {
 
     fn kept(&self) -> Position {
         Position::ORIGIN
-    }
-}
-
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        Timestamp(i64::try_from(since.as_micros()).unwrap())
     }
 }
 

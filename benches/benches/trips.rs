@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use benches::calls::token_of;
 use benches::client::{Drive, NextRequest, drive, post};
@@ -28,6 +28,7 @@ use engine::trips::trip::{
     TripTexts, TripVerdict,
 };
 use futures_util::future::join_all;
+use gateway::clock::SystemClock;
 use snapshots::history::{HistoryOptions, StoredHistory};
 use snapshots::journal::{EmbeddedJournal, JournalOptions};
 use snapshots::sled_snapshots::SledSnapshots;
@@ -40,15 +41,6 @@ const BATCH: u64 = 10_000;
 const IN_FLIGHT: usize = 4;
 const TARGET: &str = "≥ 100,000";
 const HOLDERS: u64 = 50_000;
-
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        Timestamp(i64::try_from(since.as_micros()).unwrap())
-    }
-}
 
 fn main() {
     let trips = setting("ELIGO_BENCH_TRIPS", 1_000_000);

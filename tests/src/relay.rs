@@ -43,9 +43,14 @@ impl Relay {
                 let datagram = buffer[..length].to_vec();
                 if state.holds && state.answered && !is_early(&datagram) {
                     state.held.push(datagram);
+                    // Before the handshake ends the server answers at most three times what came
+                    // (RFC 9000 §8.1), and its probes count: the first packet comes once more.
+                    let _lost = state.sent.first().map(|first| to_server.send(first));
                 } else {
                     let _lost = to_server.send(&datagram);
-                    state.sent.push(datagram);
+                    if is_handshake(&datagram) {
+                        state.sent.push(datagram);
+                    }
                 }
             }
         });
@@ -54,7 +59,7 @@ impl Relay {
             while let Ok(length) = back.recv(&mut buffer) {
                 let device = {
                     let mut state = state.lock().unwrap();
-                    state.answered = true;
+                    state.answered |= is_handshake(&buffer[..length]);
                     state.device
                 };
                 if let Some(device) = device {
@@ -65,8 +70,8 @@ impl Relay {
         relay
     }
 
-    /// From now on only what the device sends before the next answer goes through, and early data,
-    /// which may overtake that answer.
+    /// From now on, of the next connection, only what the device sends before the first answer goes
+    /// through, and early data, which may overtake that answer.
     pub fn hold(&self) {
         let mut state = self.state.lock().unwrap();
         *state = State { device: state.device, holds: true, ..State::default() };
@@ -81,6 +86,11 @@ impl Relay {
         }
         std::mem::take(&mut state.sent)
     }
+}
+
+/// Whether a datagram begins with a packet of the handshake or of early data (RFC 9000 §17.2).
+fn is_handshake(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & 0x80 != 0)
 }
 
 /// Whether a datagram begins with a packet of early data (RFC 9000 §17.2.3).
