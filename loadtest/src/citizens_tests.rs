@@ -113,18 +113,26 @@ impl<'r> Server<'r> {
     }
 
     fn check(&mut self, organization: u16, check: &Check<'_>) -> CheckAnswer<'static> {
+        let caller = self.registry.directory.organization(organization).unwrap();
+        assert_eq!(check.price_kopecks.is_some(), caller.connection == Some(ConnectionType::Three));
+        let is_snils = matches!(check.identifier, Identifier::Snils(_));
+        assert_eq!(is_snils, caller.connection == Some(ConnectionType::Two));
+        self.decide(self.question(organization, check))
+    }
+
+    fn question(&self, organization: u16, check: &Check<'_>) -> Question {
         let person = self.people.get(&key(&check.identifier)).copied();
-        let question = Question {
+        Question {
             organization,
             terminal: check.terminal,
             service: check.service,
             person: person.unwrap_or(Person::Stranger),
-        };
+        }
+    }
+
+    fn decide(&mut self, question: Question) -> CheckAnswer<'static> {
         let directory = &self.registry.directory;
-        let caller = directory.organization(organization).unwrap();
-        assert_eq!(check.price_kopecks.is_some(), caller.connection == Some(ConnectionType::Three));
-        let is_snils = matches!(check.identifier, Identifier::Snils(_));
-        assert_eq!(is_snils, caller.connection == Some(ConnectionType::Two));
+        let caller = directory.organization(question.organization).unwrap();
         let day = self.now.day(caller.offset);
         let id = |holder: u32| self.registry.holders.holder(holder).unwrap().id;
         let place = |counted: &Counted| {
@@ -159,8 +167,8 @@ impl<'r> Server<'r> {
             Transaction {
                 holder: id(holder),
                 category: category.id,
-                organization,
-                service: check.service,
+                organization: question.organization,
+                service: question.service,
                 amounts: (None, None),
                 state: if records { State::Confirmed } else { State::Open },
                 place,
@@ -322,7 +330,8 @@ impl Ran {
 }
 
 /// Runs `count` requests, one due every 10 ms, on a server that answers out of order. Of a hundred
-/// requests `losses` get no answer; half of these are acted on late.
+/// requests `losses` get no answer; half of these are acted on, checks up to twenty seconds after
+/// they were given up.
 fn run(seed: u64, begun: &str, count: u64, losses: u64, lie: Lie) -> Ran {
     let registry = town();
     let scenario =
@@ -334,10 +343,14 @@ fn run(seed: u64, begun: &str, count: u64, losses: u64, lie: Lie) -> Ran {
     let mut outcomes = BTreeMap::new();
     let mut late: VecDeque<Ticket> = VecDeque::new();
     let mut answered: Vec<(Ticket, Answer<'static>)> = Vec::new();
+    let mut given_up: BTreeMap<u64, Vec<Question>> = BTreeMap::new();
     for number in 0..count {
         let now = Nanos::from_millis(10 * number);
         // The server's clock is a second ahead.
         server.now = begun.plus(now).plus_seconds(1);
+        for question in given_up.remove(&number).unwrap_or_default() {
+            server.decide(question);
+        }
         let ticket = citizens.next(now);
         late.push_back(ticket);
         if numbers.below(3) == 0 || late.len() > 20 {
@@ -347,7 +360,14 @@ fn run(seed: u64, begun: &str, count: u64, losses: u64, lie: Lie) -> Ran {
                 if fate < losses / 2 {
                     citizens.miss(ticket, true, now);
                 } else if fate < losses {
-                    server.answer(&call);
+                    match call.request {
+                        Request::Check(check) => {
+                            let at = number + 1 + numbers.below(2_000);
+                            let question = server.question(call.organization, &check);
+                            given_up.entry(at).or_default().push(question);
+                        }
+                        _ => drop(server.answer(&call)),
+                    }
                     citizens.miss(ticket, true, now);
                 } else if fate == 99 {
                     citizens.miss(ticket, false, now);

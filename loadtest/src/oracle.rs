@@ -129,6 +129,12 @@ pub fn decisions(
     right.push(Decision::Refused(NO_BENEFIT));
 }
 
+/// Every decision that is right on a date however many limited uses are taken.
+pub fn conceivable(registry: &Registry, question: &Question, day: Day, right: &mut Vec<Decision>) {
+    let nothing_known = |_: Counted| Taken { least: 0, most: None };
+    decisions(registry, question, day, &nothing_known, right);
+}
+
 /// Steps 1 to 4 of catalogue §3.6: the offer, or the result code.
 fn offer<'r>(registry: &'r Registry, question: &Question, day: Day) -> Result<&'r Offer, u32> {
     let directory = &registry.directory;
@@ -162,8 +168,7 @@ pub fn foretells(
     decided: &OfflineAnswer,
 ) -> bool {
     let mut right = Vec::new();
-    let nothing_known = |_: Counted| Taken { least: 0, most: None };
-    decisions(registry, question, day, &nothing_known, &mut right);
+    conceivable(registry, question, day, &mut right);
     right.iter().any(|decision| allows(registry, decision, decided))
 }
 

@@ -100,12 +100,14 @@ impl<'r> Citizens<'r> {
         }
     }
 
-    /// The check may have been granted, or may be until an instant.
+    /// The check may have been granted, or may be until an instant: by then others may have taken the
+    /// places that are free now, so any category of the holder's may win.
     fn suspect(&mut self, asked: &Asked, until: Nanos) {
         let (_, last) = self.days(until, until, self.offset(asked.question.organization));
         let mut may_grant = false;
         for day in asked.first_day.0..=last.0 {
-            self.decide(asked, Day(day), until);
+            self.right.clear();
+            oracle::conceivable(self.registry, &asked.question, Day(day), &mut self.right);
             for at in 0..self.right.len() {
                 let Some(Decision::Benefit(candidate)) = self.right.get(at).copied() else {
                     continue;
