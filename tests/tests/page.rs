@@ -101,6 +101,7 @@ fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
         say(&name("right"), &tally.right);
         say(&name("slow"), &tally.slow);
         say(&name("unanswered"), &tally.unanswered);
+        say(&name("offline"), &tally.offline);
         say(&name("refused"), &tally.refused);
         say(&name("wrong"), &tally.wrong);
     }
