@@ -261,11 +261,6 @@ impl FrameBuilder {
         self.record_count == 0
     }
 
-    /// The size that the frame would have now.
-    pub fn byte_count(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Whether `more` bytes of records still fit.
     pub fn fits(&self, more: usize) -> bool {
         self.bytes.len().saturating_add(more) <= FRAME_BYTES_MAX

@@ -3,6 +3,8 @@
 //! A check is answered by whoever asks. A confirm or a cancel goes to the shard of its holder unless
 //! the answer can no longer change; what memory has forgotten, only the history knows.
 
+use std::sync::Arc;
+
 use crate::answer::Reply;
 use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
 use crate::decide::{Decision, Terms, decide, decide_all, terms};
@@ -15,7 +17,7 @@ use crate::plan::{
 };
 use crate::postbox;
 use crate::registry::Registry;
-use crate::shard::ShardCommand;
+use crate::shard::{Shard, ShardCommand};
 use crate::transaction::{Amounts, Transaction};
 
 /// What is known of a call without asking a shard.
@@ -98,26 +100,17 @@ impl Partition {
     ) -> Option<Known> {
         let ledger = self.ledger();
         let now = self.now();
-        let holder = ledger.with_entry(confirm.transaction, |entry| match entry {
-            Entry::Open(open) => {
-                let plan =
-                    plan_confirm(Some(entry), &confirm, now, |open| ledger.is_expired(open, now));
-                // A refusal that no batch under way can change needs no shard.
-                if let Plan::Answer(answer) = plan { Err(answer) } else { Ok(open.holder) }
-            }
-            Entry::Confirmed(first, mark) => {
-                let holder = first.transaction.holder;
-                let durable = self.shard_of(holder).is_some_and(|shard| shard.is_durable(*mark));
-                if durable { Err(repeat_confirm(first, &confirm)) } else { Ok(holder) }
-            }
-            Entry::Cancelled(..) => Ok(confirm.holder),
+        let route = ledger.with_entry(confirm.transaction, |entry| {
+            let plan =
+                plan_confirm(Some(entry), &confirm, now, |open| ledger.is_expired(open, now));
+            self.route(entry, plan)
         });
-        let holder = match holder {
+        let shard = match route {
             None => return Some(self.unknown(confirm.transaction)),
             Some(Err(answer)) => return Some(Known::Answer(answer)),
-            Some(Ok(holder)) => holder,
+            Some(Ok(shard)) => shard,
         };
-        match self.shard_of(holder) {
+        match shard {
             Some(shard) => shard.submit(ShardCommand::Confirm(confirm, deadline, reply)),
             None => reply.answer(SettleAnswer::Unavailable),
         }
@@ -133,25 +126,39 @@ impl Partition {
     ) -> Option<Known> {
         let ledger = self.ledger();
         let now = self.now();
-        let holder = ledger.with_entry(cancel.transaction, |entry| match entry {
-            Entry::Open(open) => {
-                let plan =
-                    plan_cancel(Some(entry), &cancel, now, |open| ledger.is_expired(open, now));
-                if let Plan::Answer(answer) = plan { Err(answer) } else { Ok(open.holder) }
-            }
-            Entry::Confirmed(first, _) => Ok(first.transaction.holder),
-            Entry::Cancelled(..) => Ok(cancel.holder),
+        let route = ledger.with_entry(cancel.transaction, |entry| {
+            let plan = plan_cancel(Some(entry), &cancel, now, |open| ledger.is_expired(open, now));
+            self.route(entry, plan)
         });
-        let holder = match holder {
+        let shard = match route {
             None => return Some(self.unknown(cancel.transaction)),
             Some(Err(answer)) => return Some(Known::Answer(answer)),
-            Some(Ok(holder)) => holder,
+            Some(Ok(shard)) => shard,
         };
-        match self.shard_of(holder) {
+        match shard {
             Some(shard) => shard.submit(ShardCommand::Cancel(cancel, deadline, reply)),
             None => reply.answer(SettleAnswer::Unavailable),
         }
         None
+    }
+
+    /// The answer, where no batch under way can change it, or the shard that settles the entry. The
+    /// caller's word for the holder chooses no shard: another one could answer from an event that is
+    /// not durable.
+    fn route(&self, entry: &Entry, plan: Plan) -> Result<Option<&Arc<Shard>>, SettleAnswer> {
+        let (shard, mark) = match entry {
+            Entry::Open(open) => (self.shard_of(open.holder), None),
+            Entry::Confirmed(first, mark) => (self.shard_of(first.transaction.holder), Some(*mark)),
+            Entry::Cancelled(_, mark) => {
+                (self.shards().get(usize::from(mark.shard.0)), Some(*mark))
+            }
+        };
+        let is_durable = |mark| shard.is_some_and(|shard| shard.is_durable(mark));
+        let is_final = mark.is_none_or(is_durable);
+        match plan {
+            Plan::Answer(answer) if is_final => Err(answer),
+            _ => Ok(shard),
+        }
     }
 
     fn unknown(&self, id: TransactionId) -> Known {

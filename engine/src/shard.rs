@@ -66,6 +66,9 @@ pub struct Shard {
     batches_in_flight: AtomicUsize,
     next_mark: AtomicU64,
     durable_mark: AtomicU64,
+    /// Batches before this one were in the hands of workers that were abandoned; what such a worker
+    /// applies afterwards is never durable.
+    first_mark: AtomicU64,
     /// Held while a batch is worked on, so that recovery and snapshots see whole batches. A std
     /// lock: its holder never awaits. Replaced when a worker is stuck inside it. The outer one is held
     /// for the moment in which a batch is handed over or another worker put in charge.
@@ -86,6 +89,7 @@ impl Shard {
             batches_in_flight: AtomicUsize::new(0),
             next_mark: AtomicU64::new(1),
             durable_mark: AtomicU64::new(0),
+            first_mark: AtomicU64::new(0),
             working: Mutex::new(Arc::new(Mutex::new(()))),
         }
     }
@@ -165,6 +169,7 @@ impl Shard {
     pub fn abandon_worker(&self) {
         let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
+        self.first_mark.store(self.next_mark.load(Ordering::Acquire), Ordering::Release);
         *working = Arc::new(Mutex::new(()));
     }
 
@@ -223,6 +228,11 @@ impl Shard {
         self.mailbox.len()
     }
 
+    /// Whether commands wait only because enough batches are with the committer.
+    pub fn is_committing(&self) -> bool {
+        self.batches_in_flight.load(Ordering::Acquire) >= SHARD_BATCHES_IN_FLIGHT_MAX
+    }
+
     /// Commands taken so far.
     pub fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
@@ -230,7 +240,9 @@ impl Shard {
 
     /// Whether an event with this mark is durable.
     pub fn is_durable(&self, mark: BatchMark) -> bool {
-        mark.number <= self.durable_mark.load(Ordering::Acquire)
+        let (first, last) = (&self.first_mark, &self.durable_mark);
+        mark.number == 0
+            || (first.load(Ordering::Acquire)..=last.load(Ordering::Acquire)).contains(&mark.number)
     }
 
     fn working(&self) -> Arc<Mutex<()>> {

@@ -157,21 +157,28 @@ pub fn run(caretaker: &Caretaker) {
     }
 }
 
-/// When a shard was last seen to take a command, or to have none.
+/// When a shard was last seen to take a command, or to have nothing to take.
 struct Progress {
     taken: u64,
     at: Instant,
+    looked_at: Instant,
 }
 
 impl Progress {
     fn of(shard: &Shard) -> Progress {
-        Progress { taken: shard.taken(), at: Instant::now() }
+        let now = Instant::now();
+        Progress { taken: shard.taken(), at: now, looked_at: now }
     }
 
+    /// A shard whose batches wait for a slow disk is not stuck; nor is one that nobody looked at for
+    /// as long as the supervisor did something else.
     fn is_stuck(&mut self, shard: &Shard) -> bool {
-        if shard.waiting() == 0 || shard.taken() != self.taken {
+        let was_away = self.looked_at.elapsed() > STUCK_AFTER / 2;
+        let is_idle = shard.waiting() == 0 || shard.is_committing();
+        if was_away || is_idle || shard.taken() != self.taken {
             *self = Progress::of(shard);
         }
+        self.looked_at = Instant::now();
         self.at.elapsed() > STUCK_AFTER
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use engine::calendar::{Clock, Timestamp};
 use engine::history::{Freshness, History, HistoryError, HistoryPage, Page, Settled, Span};
@@ -82,6 +83,7 @@ struct Log {
     epoch: u64,
     poisoned: bool,
     faults: VecDeque<Option<AppendFault>>,
+    append_time: Duration,
 }
 
 /// A log in memory. Cloning shares it.
@@ -92,6 +94,11 @@ impl MemoryJournal {
     /// Says how the next appends go.
     pub fn plan_faults(&self, faults: impl IntoIterator<Item = Option<AppendFault>>) {
         self.0.lock().unwrap().faults.extend(faults);
+    }
+
+    /// Lets every append take so long from now on.
+    pub fn slow_down(&self, append_time: Duration) {
+        self.0.lock().unwrap().append_time = append_time;
     }
 
     /// Every event that ever became part of the log, in order.
@@ -139,6 +146,8 @@ impl Journal for MemoryJournal {
         expected: Position,
         frame: &Frame,
     ) -> Result<Position, AppendError> {
+        let append_time = self.0.lock().unwrap().append_time;
+        std::thread::sleep(append_time);
         let mut log = self.0.lock().unwrap();
         if log.poisoned || frame.epoch().0 != log.epoch || expected.stored() != log.end {
             return Err(AppendError::Fenced);

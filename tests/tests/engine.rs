@@ -20,6 +20,7 @@ use engine::journal::Journal;
 use engine::keys::{Keys, SecretKey};
 use engine::shard_actor::Fault;
 use engine::transaction::Amounts;
+use futures_util::future::join_all;
 use tests::fixture;
 use tests::memory::{AppendFault, HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
 
@@ -220,6 +221,41 @@ async fn a_failed_append_is_never_acknowledged() {
         assert_eq!(node.confirm(first).await, SettleAnswer::Done, "{fault:?}");
         assert_eq!(confirmations(&node), 1, "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_slow_disk_is_waited_for() {
+    let node = Node::start();
+    let confirms: Vec<Confirm> = (0..6).map(|_| confirm_of(node.ok_check())).collect();
+    node.journal.slow_down(Duration::from_millis(1_500));
+    // Two batches are with the committer, and what comes later waits for them.
+    let asks = (0..).zip(confirms).map(async |(number, confirm)| {
+        tokio::time::sleep(Duration::from_millis(20 * number)).await;
+        node.engine.confirm(confirm, Deadline::within(Duration::from_secs(60))).await
+    });
+    assert_eq!(join_all(asks).await, [SettleAnswer::Done; 6]);
+}
+
+#[tokio::test]
+async fn a_cancel_is_never_repeated_from_what_is_not_durable() {
+    let node = Node::start();
+    let first = confirm_of(node.ok_check());
+    wait_until(|| node.journal.events().len() == 1);
+    node.journal.slow_down(Duration::from_millis(300));
+    node.journal.plan_faults([Some(AppendFault::Lost)]);
+    // Whoever the later ones say that the holder is, they hear of the first.
+    let holders = [1].into_iter().chain(1..9);
+    let asks = (0..).zip(holders).map(async |(number, holder)| {
+        tokio::time::sleep(Duration::from_millis(50 * number)).await;
+        let (organization, transaction) = (OrganizationId(1), first.transaction);
+        let cancel = Cancel { organization, transaction, holder: HolderId(holder) };
+        node.engine.cancel(cancel, Deadline::within(Duration::from_secs(3))).await
+    });
+    let answers = join_all(asks).await;
+    assert_eq!(answers[0], SettleAnswer::Unavailable);
+    assert!(!answers.contains(&SettleAnswer::Done), "{answers:?}");
+    wait_until(|| node.engine.status().ready);
+    assert_eq!(node.confirm(first).await, SettleAnswer::Done);
 }
 
 #[tokio::test]
