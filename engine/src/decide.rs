@@ -5,7 +5,7 @@
 //! function as [`decide`], so that it cannot tell another story.
 
 use crate::calendar::{Day, Timestamp};
-use crate::command::{Check, Refusal};
+use crate::command::{Check, CheckAnswer, Refusal};
 use crate::directory::{Candidate, CompiledOffer};
 use crate::ids::{CategoryId, HolderId, ServiceId};
 use crate::registry::holders::HolderView;
@@ -184,6 +184,29 @@ pub fn explain(
     let categories = categories.collect();
     let refusal = (!won).then_some(Refusal::NoBenefit);
     Explanation { refusal, categories }
+}
+
+impl Explanation {
+    /// The same story as it was when the check was answered. Between the two, only places of limited
+    /// uses were taken or given back, the first of them by the check itself.
+    pub fn of_answer(mut self, answer: &CheckAnswer) -> Explanation {
+        let won = match answer {
+            CheckAnswer::Granted(granted) => Some(granted.category),
+            CheckAnswer::Refused(Refusal::NoBenefit) => None,
+            CheckAnswer::Refused(_) | CheckAnswer::Unavailable => return self,
+        };
+        let mut is_decided = false;
+        for (category, verdict) in &mut self.categories {
+            if Some(*category) == won {
+                is_decided = true;
+                *verdict = Verdict::Wins;
+            } else if matches!(verdict, Verdict::Wins | Verdict::Outranked) {
+                *verdict = if is_decided { Verdict::Outranked } else { Verdict::LimitReached };
+            }
+        }
+        self.refusal = won.is_none().then_some(Refusal::NoBenefit);
+        self
+    }
 }
 
 /// A check whose organization, service, holder and card are in order.

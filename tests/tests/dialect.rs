@@ -56,6 +56,27 @@ fn a_limit_that_a_check_exhausts_hides_no_benefit() {
 }
 
 #[test]
+fn an_explanation_is_that_of_the_answer() {
+    let stage = Stage::set();
+    let limited = r#"{"kind":"service","id":5,"name":"Баня","service_kind":"visit","categories":[{"category":10},{"category":20,"limit":{"count":1,"period":"day"}},{"category":30,"limit":{"count":1,"period":"day"}}]}
+{"kind":"offer","organization":1,"service":5}"#;
+    assert_eq!(stage.server.import(limited).status, 200);
+    let check = OK_CHECK.replace(r#""serviceId":1"#, r#""serviceId":5"#);
+    let body = format!(r#"{{"checks":[{check},{check},{check}],"explain":true}}"#);
+    let answer = stage.call(&stage.o1, CHECKS, &body).json();
+    let expected = [
+        ["notValidToday", "wins", "outranked"],
+        ["notValidToday", "limitReached", "wins"],
+        ["notValidToday", "limitReached", "limitReached"],
+    ];
+    for (result, expected) in answer["results"].as_array().unwrap().iter().zip(expected) {
+        let explain = result["explain"].as_array().unwrap().iter();
+        let verdicts: Vec<&str> = explain.map(|one| one["verdict"].as_str().unwrap()).collect();
+        assert_eq!(verdicts, expected, "{answer}");
+    }
+}
+
+#[test]
 fn organizations_of_type_3_confirm_where_allowed() {
     let confirm = Y8A.replace("300", "150.5");
     let stage = Stage::set();

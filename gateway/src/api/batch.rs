@@ -1,4 +1,6 @@
-//! `POST /api/v2/checks`: up to 10,000 checks in one call, all on one revision of the registry.
+//! `POST /api/v2/checks`: up to 10,000 checks in one call, all on one revision of the registry. Checks
+//! that are themselves the recorded fact (C-07) wait for the journal, and an import may come between
+//! them: each is decided by the newest revision, and the answer names that of its end.
 //!
 //! The body is parsed as a whole before anything is checked, so a call that is broken near its end
 //! opens no transaction. Items are read and answered one by one, each as the method for a single
@@ -6,8 +8,10 @@
 
 use std::fmt::Write;
 
+use arc_swap::Guard;
 use engine::command::{CheckAnswer, Deadline};
-use engine::decide::Verdict;
+use engine::decide::{Explanation, Verdict};
+use engine::directory::Directory;
 use engine::limits::BATCH_CHECKS_MAX;
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -38,6 +42,9 @@ struct BatchFields<'a> {
 /// What was asked, item by item.
 type Requests = Vec<Result<CheckRequest, ApiError>>;
 
+/// What is answered to an item, and why, where that was asked for: told as things stood just before.
+type Answered = Result<(CheckAnswer, Option<Explanation>), ApiError>;
+
 /// Answers a batch of checks.
 pub async fn answer(
     gateway: &Gateway,
@@ -57,16 +64,20 @@ pub async fn answer(
         // The call itself was the first.
         limits.charge(caller.id, requests.len().saturating_sub(1), gateway.clock.now());
     }
-    let answers = if check::is_recorded(gateway, reader.api_type) {
-        recorded(gateway, caller, &requests, deadline).await
+    let newest;
+    let (answers, registry) = if check::is_recorded(gateway, reader.api_type) {
+        let answers = recorded(gateway, caller, &requests, explain, deadline).await;
+        // Each was decided by the newest revision of its moment, which may know more names than ours.
+        newest = Guard::into_inner(gateway.engine.registry());
+        (answers, &*newest)
     } else {
-        opened(gateway, caller, &requests, deadline).await
+        (opened(gateway, caller, &requests, explain, deadline).await, caller.registry)
     };
     let mut out = String::with_capacity(32 + 192 * answers.len());
-    let revision = caller.registry.id();
+    let revision = registry.id();
     // Writing into a string cannot fail.
     let _infallible = write!(out, "{{\"revision\":{revision},\"results\":[");
-    for (at, (request, answer)) in requests.iter().zip(&answers).enumerate() {
+    for (at, (request, answer)) in requests.iter().zip(answers).enumerate() {
         if at > 0 {
             out.push(',');
         }
@@ -74,17 +85,18 @@ pub async fn answer(
             tokio::task::yield_now().await;
         }
         match (request, answer) {
-            (Ok(request), Ok(answer)) => {
-                let (registry, question) = (caller.registry, request.question(caller.id));
-                let lesser = check::lesser_benefits(gateway, registry, &question, answer);
+            (Ok(request), Ok((answer, explanation))) => {
+                let question = request.question(caller.id);
+                let lesser = check::lesser_benefits(gateway, registry, &question, &answer);
                 let directory = registry.directory();
-                check::write_open(&mut out, directory, &gateway.dialect, answer, &lesser);
-                if explain {
-                    write_explanation(&mut out, gateway, caller, request);
+                check::write_open(&mut out, directory, &gateway.dialect, &answer, &lesser);
+                if let Some(explanation) = explanation {
+                    write_explanation(&mut out, directory, &explanation.of_answer(&answer));
                 }
                 out.push('}');
             }
-            (Err(error), _) | (_, Err(error)) => out.push_str(error.wire().body),
+            (Err(error), _) => out.push_str(error.wire().body),
+            (_, Err(error)) => out.push_str(error.wire().body),
         }
     }
     out.push_str("]}");
@@ -96,25 +108,32 @@ async fn opened(
     gateway: &Gateway,
     caller: &Caller<'_>,
     requests: &Requests,
+    explain: bool,
     deadline: Deadline,
-) -> Vec<Result<CheckAnswer, ApiError>> {
+) -> Vec<Answered> {
+    let engine = &gateway.engine;
     let mut answers = Vec::with_capacity(requests.len());
-    for turn in requests.chunks(TURN_ITEMS) {
+    for turn in requests.chunks(if explain { 1 } else { TURN_ITEMS }) {
         if deadline.passed(std::time::Instant::now()) {
             break;
         }
         let good = turn.iter().flatten();
         good.clone().for_each(|request| gateway.metrics.item_checked(request.lenient));
         let questions: Vec<_> = good.map(|request| request.question(caller.id)).collect();
+        // Where reasons are asked for, a turn is one check.
+        let asked = questions.first().filter(|_| explain);
+        let mut explanation = asked.map(|question| engine.explain(caller.registry, question));
         let mut opened = Vec::with_capacity(questions.len());
-        gateway.engine.check_all(caller.registry, &questions, |answer, _| opened.push(answer));
+        engine.check_all(caller.registry, &questions, |answer, _| {
+            opened.push((answer, explanation.take()));
+        });
         let mut opened = opened.into_iter();
-        let mut answer = |_request| opened.next().unwrap_or(CheckAnswer::Unavailable);
+        let mut answer = |_request| opened.next().unwrap_or((CheckAnswer::Unavailable, None));
         answers.extend(turn.iter().map(|request| request.map(&mut answer)));
         tokio::task::yield_now().await;
     }
     // Past the deadline the rest is dropped and said so.
-    answers.resize(requests.len(), Ok(CheckAnswer::Unavailable));
+    answers.resize(requests.len(), Ok((CheckAnswer::Unavailable, None)));
     answers
 }
 
@@ -123,29 +142,26 @@ async fn recorded(
     gateway: &Gateway,
     caller: &Caller<'_>,
     requests: &Requests,
+    explain: bool,
     deadline: Deadline,
-) -> Vec<Result<CheckAnswer, ApiError>> {
+) -> Vec<Answered> {
+    let engine = &gateway.engine;
     let record = |request: &Result<CheckRequest, ApiError>| {
         let request = *request;
         async move {
             let request = request?;
             gateway.metrics.item_checked(request.lenient);
             let question = request.question(caller.id);
-            Ok(gateway.engine.check_and_record(question, request.amounts(), deadline).await)
+            let explanation = explain.then(|| engine.explain(&engine.registry(), &question));
+            let answer = engine.check_and_record(question, request.amounts(), deadline).await;
+            Ok((answer, explanation))
         }
     };
     let waiting = futures_util::stream::iter(requests.iter().map(record));
     waiting.buffered(RECORDED_IN_FLIGHT_MAX).collect().await
 }
 
-fn write_explanation(
-    out: &mut String,
-    gateway: &Gateway,
-    caller: &Caller<'_>,
-    request: &CheckRequest,
-) {
-    let question = request.question(caller.id);
-    let explanation = gateway.engine.explain(caller.registry, &question);
+fn write_explanation(out: &mut String, directory: &Directory, explanation: &Explanation) {
     out.push_str(",\"explain\":[");
     for (at, (category, verdict)) in explanation.categories.iter().enumerate() {
         if at > 0 {
@@ -153,7 +169,7 @@ fn write_explanation(
         }
         // Writing into a string cannot fail.
         let _infallible = write!(out, "{{\"category\":{{\"id\":{category},\"name\":");
-        let name = caller.registry.directory().category_name(*category);
+        let name = directory.category_name(*category);
         push_json_string(out, name.unwrap_or_default());
         let _infallible = write!(out, "}},\"verdict\":\"{}\"}}", verdict_name(*verdict));
     }

@@ -1,6 +1,7 @@
 //! `POST /api/CheckClientBenefits`: which benefit has this person here and now (D0 A2).
 
 use std::fmt::Write;
+use std::time::Instant;
 
 use engine::command::{Check, CheckAnswer, Deadline, Refusal};
 use engine::decide::Verdict;
@@ -131,7 +132,12 @@ pub async fn answer(
         let body = body_of(gateway, &registry, &question, &answer);
         return Ok(Answer::json(outcome(&answer), body));
     }
-    let answer = gateway.engine.check(caller.registry, &question);
+    // Whoever sent the body too slowly waits no more.
+    let answer = if deadline.passed(Instant::now()) {
+        CheckAnswer::Unavailable
+    } else {
+        gateway.engine.check(caller.registry, &question)
+    };
     let body = body_of(gateway, caller.registry, &question, &answer);
     Ok(Answer::json(outcome(&answer), body))
 }
