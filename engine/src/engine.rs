@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::Guard;
+use tokio::sync::Semaphore;
 
 use crate::answer::{Answer, Reply};
 use crate::calendar::{Clock, Timestamp};
@@ -21,7 +22,7 @@ use crate::journal::{Journal, Position, Tenure};
 use crate::keys::Keys;
 use crate::ledger::LedgerSettings;
 use crate::limits::{
-    CHECKED_TTL_SECONDS, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX, TRIPS_MAX,
+    CHECKED_TTL_SECONDS, HISTORY_ASKS_MAX, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX, TRIPS_MAX,
 };
 use crate::partition::Partition;
 use crate::record::Record;
@@ -106,6 +107,7 @@ struct Inner {
     clerk: Mutex<Option<JoinHandle<()>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     snapshot_at: AtomicI64,
+    history_asks: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -179,6 +181,7 @@ impl Engine {
             clerk: Mutex::new(Some(clerk)),
             threads: Mutex::new(threads.into()),
             snapshot_at: AtomicI64::new(i64::MIN),
+            history_asks: Arc::new(Semaphore::new(HISTORY_ASKS_MAX)),
         };
         Ok(Engine { inner: Arc::new(inner) })
     }
@@ -428,11 +431,21 @@ impl Engine {
     ) -> SettleAnswer {
         let history = self.history().clone();
         let freshness = self.freshness(deadline);
-        let found = tokio::task::spawn_blocking(move || history.settled(id, freshness));
-        match tokio::time::timeout_at(deadline.0.into(), found).await {
-            Ok(Ok(Ok(Some(settled)))) => judge(settled),
-            Ok(Ok(Ok(None))) => SettleAnswer::Rejected(Rejection::NotFound),
-            _ => SettleAnswer::Unavailable,
+        let permits = Arc::clone(&self.inner.history_asks);
+        let ask = async move {
+            let permit = permits.acquire_owned().await.ok()?;
+            let ask = move || {
+                let found = history.settled(id, freshness);
+                // Nobody may be waiting any more, but the thread was taken until now.
+                drop(permit);
+                found
+            };
+            tokio::task::spawn_blocking(ask).await.ok()?.ok()
+        };
+        match tokio::time::timeout_at(deadline.0.into(), ask).await {
+            Ok(Some(Some(settled))) => judge(settled),
+            Ok(Some(None)) => SettleAnswer::Rejected(Rejection::NotFound),
+            Ok(None) | Err(_) => SettleAnswer::Unavailable,
         }
     }
 

@@ -44,6 +44,9 @@ pub const CARDS_PER_HOLDER_MAX: usize = 64;
 pub const RIGHTS_PER_HOLDER_MAX: usize = 64;
 /// Identifiers of one holder.
 pub const IDENTIFIERS_PER_HOLDER_MAX: usize = 256;
+/// Confirms and cancels that ask the history at the same time, each on a thread; more wait for their
+/// deadline.
+pub const HISTORY_ASKS_MAX: usize = 16;
 /// Days that a history query may span (C-18).
 pub const HISTORY_DAYS_MAX: i32 = 366;
 /// Bytes of each text of a trip.
@@ -69,8 +72,11 @@ pub const TRIPS_MAX: usize = 4 << 20;
 pub const TRIP_SECONDS_KEPT: i64 = 90 * 86_400;
 /// Seconds for which a disputed trip stays in memory.
 pub const DISPUTE_SECONDS_KEPT: i64 = 366 * 86_400;
-/// Seconds for which a block is remembered: longer than any registry that was built before it is.
-pub const BLOCK_SECONDS_KEPT: i64 = 61 * 86_400;
+/// Seconds for which a block is remembered: longer than any trip is judged by a registry that was built
+/// before it, which is valid for 30 days at most.
+pub const BLOCK_SECONDS_KEPT: i64 = TRIP_LATE_SECONDS + 31 * 86_400;
+/// Seconds for which a use that no claim has taken stays in memory.
+pub const USE_SECONDS_KEPT: i64 = 366 * 86_400;
 /// Claims, all states together.
 pub const CLAIMS_MAX: usize = 1 << 20;
 /// Trips refused by one call.

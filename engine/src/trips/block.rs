@@ -28,7 +28,7 @@ pub struct BlockChange {
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
     /// Digests are pseudo-random under a secret key: any hasher will do.
-    spans: Arc<HashMap<Digest, Span, FixedState>>,
+    spans: Arc<HashMap<Digest, Vec<Span>, FixedState>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,37 +44,45 @@ impl Blocks {
         let spans = Arc::make_mut(&mut self.spans);
         for change in changes {
             if change.blocked {
-                let span = Span { from: change.at, until: None };
-                let known = spans.entry(change.identifier).or_insert(span);
-                if known.until.is_some_and(|until| until <= change.at) {
-                    *known = span;
+                let known = spans.entry(change.identifier).or_default();
+                let is_over = |span: &Span| span.until.is_some_and(|until| until <= change.at);
+                if known.last().is_none_or(is_over) {
+                    known.push(Span { from: change.at, until: None });
                 }
-            } else if let Some(known) = spans.get_mut(&change.identifier)
-                && known.until.is_none()
-                && known.from <= change.at
+            } else if let Some(last) =
+                spans.get_mut(&change.identifier).and_then(|all| all.last_mut())
+                && last.until.is_none()
+                && last.from <= change.at
             {
-                known.until = Some(change.at);
+                last.until = Some(change.at);
             }
         }
         let oldest = now.plus_seconds(-BLOCK_SECONDS_KEPT);
-        spans.retain(|_, span| span.until.unwrap_or(span.from) >= oldest);
+        spans.retain(|_, known| {
+            known.retain(|span| span.until.unwrap_or(span.from) >= oldest);
+            !known.is_empty()
+        });
     }
 
     /// Whether the identifier was blocked at `at`.
     pub fn is_blocked(&self, identifier: &Digest, at: Timestamp) -> bool {
-        self.spans
-            .get(identifier)
-            .is_some_and(|span| span.from <= at && span.until.is_none_or(|until| at < until))
+        let mut spans = self.of(identifier).iter();
+        spans.any(|span| span.from <= at && span.until.is_none_or(|until| at < until))
     }
 
     /// Whether a block of the identifier began after `at`.
     pub fn begins_after(&self, identifier: &Digest, at: Timestamp) -> bool {
-        self.spans.get(identifier).is_some_and(|span| span.from > at)
+        self.of(identifier).last().is_some_and(|span| span.from > at)
     }
 
     /// Whether a block of the identifier was never lifted.
     pub fn is_blocked_now(&self, identifier: &Digest) -> bool {
-        self.spans.get(identifier).is_some_and(|span| span.until.is_none())
+        self.of(identifier).last().is_some_and(|span| span.until.is_none())
+    }
+
+    /// In the order of time.
+    fn of(&self, identifier: &Digest) -> &[Span] {
+        self.spans.get(identifier).map_or(&[], Vec::as_slice)
     }
 
     /// What began or ended at `since` or later, in no order: what a device must hear whose registry
@@ -86,6 +94,8 @@ impl Blocks {
     /// What leads to these blocks, in an order in which it can be applied.
     pub fn changes(&self) -> impl Iterator<Item = BlockChange> {
         let spans = self.spans.iter();
+        let spans =
+            spans.flat_map(|(identifier, known)| known.iter().map(move |span| (identifier, span)));
         spans.flat_map(|(identifier, span)| {
             let change = |blocked, at| BlockChange { identifier: *identifier, blocked, at };
             let begin = change(true, span.from);
@@ -137,8 +147,10 @@ mod tests {
         check(&again, 19, true);
         check(&again, 20, false);
         blocks.apply(&change(true, 30));
+        check(&blocks, 19, true);
         check(&blocks, 25, false);
         check(&blocks, 30, true);
+        assert_eq!((blocks.len(), blocks.changes().count()), (1, 3));
         let other = BlockChange {
             identifier: Digest([2; 16]),
             blocked: true,

@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 use crate::calendar::Timestamp;
 use crate::entries::{CutEntry, Entries, push_entry};
 use crate::ids::{Kopecks, OrganizationId, TerminalId};
-use crate::limits::{DISPUTE_SECONDS_KEPT, TRIP_SECONDS_KEPT};
+use crate::limits::{DISPUTE_SECONDS_KEPT, TRIP_SECONDS_KEPT, USE_SECONDS_KEPT};
 use crate::trips::claim::{Claim, ClaimEvent, ClaimId, ClaimLine, ClaimState, Refusal};
 use crate::trips::stored::{StoredTripError, read_trip};
 use crate::trips::trip::{RecordedTrip, Standing, TripKey, TripName, TripReason, TripSeq};
@@ -79,7 +79,8 @@ impl Slot {
     fn is_over(&self, now: Timestamp) -> bool {
         let older = |seconds: i64| self.received_at < now.plus_seconds(-seconds);
         match self.standing {
-            _ if self.claim != 0 || self.counts() => false,
+            _ if self.claim != 0 => false,
+            _ if self.counts() => older(USE_SECONDS_KEPT),
             Standing::Disputed(_) => older(DISPUTE_SECONDS_KEPT),
             Standing::Accepted | Standing::Rejected(_) => older(TRIP_SECONDS_KEPT),
         }

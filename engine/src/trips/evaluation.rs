@@ -3,8 +3,9 @@
 //! All accepted uses of the cards in question, whoever reported them and whatever claim has them, are
 //! looked at in the order in which they happened. A use counts unless it comes too soon after another
 //! one of the same card at the same stop (but one companion may follow each holder), past the usage
-//! limit of its category, or with a ticket or transaction that was counted before. What is in a claim
-//! already counts in any case. So the order in which trips were uploaded cannot matter.
+//! limit of its category, or with a ticket or transaction that was counted before. So the order in
+//! which trips were uploaded before a claim was drawn up cannot matter. What is in a claim already
+//! counts in any case: of a trip that comes after it, only whether it may be claimed beside those.
 //!
 //! Limits count by holder as far as the present registry knows the card, else by card.
 

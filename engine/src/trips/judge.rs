@@ -81,12 +81,22 @@ pub fn judge(trip: &Trip, circumstances: &Circumstances<'_>) -> Option<Standing>
         RightAnswer::Unavailable => return None,
         RightAnswer::UnknownVersion => Standing::Disputed(TripReason::Registry),
         RightAnswer::NoneBuilt => judge_now(trip, circumstances),
-        RightAnswer::Known(_, None) => Standing::Rejected(TripReason::NoRight),
+        RightAnswer::Known(_, None) => no_right(trip, circumstances),
         RightAnswer::Known(life, Some(right)) => judge_right(trip, life, right, circumstances),
     })
 }
 
-/// What the server itself granted needs no registry, as long as it remembers.
+/// Where the server may have granted it itself, and has forgotten, a person must look at it.
+fn no_right(trip: &Trip, circumstances: &Circumstances<'_>) -> Standing {
+    let was_given = |id| circumstances.ledger.was_given(id);
+    match trip.transaction.filter(|_| trip.mode == TripMode::Online) {
+        Some(id) if was_given(id) => Standing::Disputed(TripReason::NoRight),
+        _ => Standing::Rejected(TripReason::NoRight),
+    }
+}
+
+/// What the server itself granted needs no registry, as long as it remembers; a claim counts each
+/// transaction once, whatever card its trips name.
 fn judge_online(trip: &Trip, ledger: &Ledger) -> Option<Standing> {
     let id = trip.transaction.filter(|_| trip.mode == TripMode::Online)?;
     judge_granted(trip, id, ledger, |known| known.terminal == trip.name.terminal)
