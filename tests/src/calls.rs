@@ -20,6 +20,8 @@ pub const BOTH: &str = "ECS.WebAPI OrganizationAPI";
 
 /// The check "ok-Check" of the table, by O1.
 pub const OK_CHECK: &str = r#"{"serviceId":1,"organizationTerminalId":2,"clientCode":"AAABBBCCC"}"#;
+/// Its answer, where it opens the first transaction.
+pub const OK_ANSWER: &str = r#"{"resultCode":0,"transactionId":1,"clientId":1,"benefits":[{"benefitCategory":{"id":20,"name":"Ветеран труда"}}]}"#;
 /// The confirm of row Y8a.
 pub const Y8A: &str =
     r#"{"clientId":1,"benefitCategoryId":20,"transactionId":1,"price":300,"discountedPrice":100}"#;

@@ -1,10 +1,34 @@
 //! A server with fixture "F" and the tokens of its organizations.
 
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 
 use crate::calls::BOTH;
 use crate::http::Response;
 use crate::server::Server;
+
+/// What is answered beside each `errorCode`.
+const MESSAGES: [(i64, &str); 18] = [
+    (6, "Отсутствует связь с процессинговым центром"),
+    (100, "Тело запроса не является объектом JSON"),
+    (101, "Не заполнено обязательное поле"),
+    (102, "Поле недоступно для типа подключения"),
+    (103, "Метод недоступен для типа подключения"),
+    (104, "Указано несколько идентификаторов"),
+    (105, "Неверный формат поля"),
+    (106, "Транзакция не найдена"),
+    (107, "Состояние транзакции не допускает операцию"),
+    (108, "Данные не соответствуют результату проверки"),
+    (109, "Неверный интервал дат"),
+    (110, "Заявка не найдена"),
+    (111, "Состояние заявки не допускает операцию"),
+    (112, "Поездка не входит в заявку"),
+    (120, "Требуется авторизация"),
+    (121, "Недостаточно прав"),
+    (122, "Обращение с данного адреса запрещено"),
+    (130, "Слишком много запросов"),
+];
 
 /// The server and the tokens.
 pub struct Stage {
@@ -18,7 +42,7 @@ pub struct Stage {
     pub o3: String,
     /// Who may ask for the history.
     pub o9: String,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Stage {
@@ -37,8 +61,26 @@ impl Stage {
             o3: server.token("333", "s333", BOTH),
             o9: server.token("900", "s900", "ECS.WebAPI"),
             server,
-            _directory: directory,
+            directory,
         }
+    }
+
+    /// Every file that the server keeps, with its content.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        let mut directories = vec![self.directory.path().join("data")];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => directories.push(path),
+                    // A file that is deleted meanwhile keeps nothing.
+                    false => files.extend(std::fs::read(&path).ok().map(|bytes| (path, bytes))),
+                }
+            }
+        }
+        files.retain(|(path, _)| !path.ends_with("fixture.ndjson"));
+        files
     }
 
     /// A call on a new connection.
@@ -52,11 +94,11 @@ impl Stage {
         assert_eq!((answer.status, answer.body.as_str()), expected, "{path} {body}");
     }
 
-    /// Calls and expects a status and an `errorCode`.
+    /// Calls and expects a status and the body of an `errorCode`, byte for byte.
     pub fn error(&self, token: &str, path: &str, body: &str, expected: (u16, i64)) {
-        let answer = self.call(token, path, body);
         let (status, code) = expected;
-        assert_eq!(answer.error(), (status, Some(code)), "{path} {body}: {answer:?}");
-        assert!(answer.json()["message"].is_string());
+        let (_, message) = MESSAGES.iter().find(|(known, _)| *known == code).unwrap();
+        let error = format!(r#"{{"message":"{message}","errorCode":{code}}}"#);
+        self.exact(token, path, body, (status, &error));
     }
 }

@@ -13,7 +13,9 @@ use gateway::errors::ApiError;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use tests::calls::{CANCEL, CHECK, CHECKS, CONFIRM, HISTORY, OK_CHECK, SERVICES, TOKEN, Y8A};
+use tests::calls::{
+    CANCEL, CHECK, CHECKS, CONFIRM, HISTORY, OK_ANSWER, OK_CHECK, SERVICES, TOKEN, Y8A,
+};
 use tests::http::{Client, Response};
 use tests::seed;
 use tests::stage::Stage;
@@ -455,4 +457,26 @@ fn slow_clients_hold_up_nobody() {
 
 fn printable(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
+}
+
+#[test]
+fn no_file_holds_what_names_a_person() {
+    let stage = Stage::set();
+    stage.exact(&stage.o1, CHECK, OK_CHECK, (200, OK_ANSWER));
+    stage.exact(&stage.o1, CONFIRM, Y8A, (200, ""));
+    stage.server.save_snapshot();
+    let mut files = stage.files();
+    for (_, bytes) in &mut files {
+        // The room that a log has ahead of it.
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    }
+    let named =
+        |part: &str| files.iter().any(|(path, _)| path.display().to_string().contains(part));
+    assert!(named("journal") && named("snapshots") && named("history"), "{:?}", files.len());
+    for secret in SECRETS {
+        let holds =
+            |bytes: &[u8]| bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+        let holder = files.iter().find(|(_, bytes)| holds(bytes)).map(|(path, _)| path);
+        assert_eq!(holder, None, "`{secret}`");
+    }
 }
