@@ -29,6 +29,7 @@ use engine::identifier::CardKey;
 use crate::agent::backoff::Backoff;
 use crate::agent::event::{Action, Event, Notice, TapError, TapId};
 use crate::agent::memory::ServerFacts;
+use crate::agent::sync::OFFSET_MS;
 use crate::agent::upload::Upload;
 use crate::clock::{Now, ServerClock};
 use crate::device::blocks::Blocks;
@@ -160,7 +161,7 @@ impl<S: RegistryStore> Agent<S> {
                 });
             }
             Event::Checked { tap, answer } => self.handle_checked(tap, answer),
-            Event::Connected { welcome } => self.handle_connected(&welcome, now),
+            Event::Connected { sent, welcome } => self.handle_connected(sent, &welcome, now),
             Event::Confirmed { seq, answer } => self.handle_confirmed(seq, &answer, now),
             Event::Disconnected => self.handle_disconnected(now),
             Event::Offered(offer) => self.handle_offered(offer, now),
@@ -366,7 +367,7 @@ impl<S: RegistryStore> Agent<S> {
         }
     }
 
-    fn handle_connected(&mut self, welcome: &Welcome, now: Now) {
+    fn handle_connected(&mut self, sent: Now, welcome: &Welcome, now: Now) {
         self.link = Link::Up;
         self.reconnect.succeeded();
         self.silent_checks = 0;
@@ -374,11 +375,15 @@ impl<S: RegistryStore> Agent<S> {
         self.device.organization = welcome.organization;
         self.device.signers.clone_from(&welcome.signers);
         self.device.rules = welcome.rules;
+        // Before anything is tapped: what is recorded by a wrong clock is lost in the future.
+        self.device.clock.handle_sample(sent, now, welcome.clock_ms);
         self.device
             .registry
             .take_if(|registry| registry.life().organization != welcome.organization);
+        let measured_ms = self.device.clock.offset_ms(now);
         let known_ms = self.facts.as_ref().map(|facts| facts.clock_offset_ms);
-        let offset_ms = known_ms.unwrap_or_else(|| self.device.clock.offset_ms(now));
+        let known_ms = known_ms.filter(|known_ms| known_ms.abs_diff(measured_ms) <= OFFSET_MS);
+        let offset_ms = known_ms.unwrap_or(measured_ms);
         let facts = ServerFacts::of(welcome, self.config.terminal, offset_ms);
         if self.facts.as_ref() != Some(&facts) {
             let kept = memory::write_facts(&*self.files, &facts);

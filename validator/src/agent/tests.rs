@@ -132,10 +132,10 @@ impl Server {
     }
 }
 
-fn welcome() -> Box<Welcome> {
+fn welcome(clock_ms: i64) -> Box<Welcome> {
     Box::new(Welcome {
         version: 1,
-        clock_ms: BUILT_MS,
+        clock_ms,
         organization: 4,
         registry_version: 7,
         card_key: ByteArray::new(CARD_KEY),
@@ -152,6 +152,8 @@ struct World {
     server: Server,
     random: Random,
     now: Now,
+    /// The device's clock minus the server's.
+    ahead_ms: i64,
     /// Answers on their way; lost where the link breaks.
     coming: Vec<(u64, Event)>,
     reachable: bool,
@@ -170,6 +172,7 @@ impl World {
             server: Server::default(),
             random: Random::new(seed),
             now: Now { wall_ms: BUILT_MS + 3_600_000, steady_ms: 0 },
+            ahead_ms: 0,
             coming: Vec::new(),
             reachable: true,
             installed: 0,
@@ -275,7 +278,10 @@ impl World {
                     self.notices.push(notice);
                 }
                 Action::Connect(_) if lost => self.come(500, Event::Disconnected),
-                Action::Connect(_) => self.come(100, Event::Connected { welcome: welcome() }),
+                Action::Connect(_) => {
+                    let (sent, welcome) = (self.now, welcome(self.server_ms() + 50));
+                    self.come(100, Event::Connected { sent, welcome });
+                }
                 Action::Check { tap, check, .. } => {
                     let answer = self.server.check(&check);
                     self.come_or(lost, |answer| Event::Checked { tap, answer }, Ok(answer));
@@ -289,7 +295,7 @@ impl World {
                     self.come_or(lost, Event::Uploaded, answer);
                 }
                 Action::Ping => {
-                    let (sent, clock_ms) = (self.now, self.now.wall_ms);
+                    let (sent, clock_ms) = (self.now, self.server_ms());
                     let answer = Ok(Pong { clock_ms });
                     self.come_or(lost, |answer| Event::Ponged { sent, answer }, answer);
                 }
@@ -323,6 +329,10 @@ impl World {
         }
         let wait_ms = 20 + self.random.below(200);
         self.come(wait_ms, event(answer));
+    }
+
+    fn server_ms(&self) -> i64 {
+        self.now.wall_ms - self.ahead_ms
     }
 
     fn come(&mut self, wait_ms: u64, event: Event) {
@@ -421,6 +431,31 @@ fn nothing_is_granted_that_cannot_be_recorded() {
     assert_eq!(world.granted.len(), 1, "the refused tap is no repeat");
     world.tap(1);
     assert_eq!((world.decided, world.granted.len()), (2, 1));
+}
+
+/// A device that had never had a link took its own clock for right until the first pong: with a clock
+/// ten minutes ahead, what was tapped in between was rejected as lying in the future.
+#[test]
+fn the_first_tap_of_a_new_device_has_the_time_of_the_server() {
+    let mut world = World::new(1);
+    (world.now.wall_ms, world.ahead_ms) = (BUILT_MS + 4_200_000, 600_000);
+    world.start();
+    world.pass(0);
+    let (sent, welcome) = (world.now, welcome(world.server_ms()));
+    world.coming.clear();
+    world.happen(Event::Connected { sent, welcome });
+    world.coming.clear();
+    world.tap(1);
+    world.coming.retain(|(_, event)| matches!(event, Event::Checked { .. }));
+    world.pass(300);
+    assert_eq!(world.granted.len(), 1);
+    let offset_ms = |world: &World| {
+        let queue = &world.agent.as_ref().unwrap().queue;
+        queue.pending(0, 1).unwrap()[0].trip.clock_offset_ms
+    };
+    assert_eq!(offset_ms(&world), 600_000);
+    world.crash();
+    assert_eq!(world.agent.as_ref().unwrap().clock_offset_ms(world.now), 600_000);
 }
 
 #[test]
