@@ -117,13 +117,16 @@ impl<S: RegistryStore> Agent<S> {
         }
         let signers = facts.as_ref().map(|facts| facts.signers.as_slice()).unwrap_or_default();
         let registry = store.open(signers)?;
+        let mut blocks = memory::read_blocks(&*files)?.unwrap_or_else(Blocks::default);
+        // Those may have been written before the registry was installed.
+        registry.iter().for_each(|registry| blocks.forget_before(registry.life().built_at_ms));
         let mut device = Device {
             card_key: facts.as_ref().map(|facts| CardKey::new(facts.card_key.into_array())),
             organization: facts.as_ref().map_or(0, |facts| facts.organization),
             signers: facts.as_ref().map(|facts| facts.signers.clone()).unwrap_or_default(),
             rules: facts.as_ref().map_or(RULES, |facts| facts.rules),
             registry,
-            blocks: memory::read_blocks(&*files)?.unwrap_or_else(Blocks::default),
+            blocks,
             passback: Passback::default(),
             clock: ServerClock::remembering(facts.as_ref().map_or(0, |f| f.clock_offset_ms)),
         };

@@ -13,8 +13,8 @@ use crate::device::card::Card;
 use crate::device::{Found, Right};
 use crate::files::memory::{MemoryFiles, Remains};
 use crate::link::message::{
-    Ack, AckCode, Check, FailureCode, Pong, RegistryForm, RegistryOffer, Signer, TripBatch,
-    TripResults,
+    Ack, AckCode, BlockPush, Check, FailureCode, Pong, RegistryForm, RegistryOffer, Signer,
+    TripBatch, TripResults,
 };
 use crate::store::{Installed, StoreError};
 use crate::trip::{Trip, TripEvent, TripMode, TripReason, TripResult, TripStatus};
@@ -132,6 +132,11 @@ impl Server {
     }
 }
 
+/// The card of a tap.
+fn uid(tap: u64) -> String {
+    format!("{:014X}", 0x0400_0000_0000_0000_u64 / 256 + tap)
+}
+
 fn welcome(clock_ms: i64) -> Box<Welcome> {
     Box::new(Welcome {
         version: 1,
@@ -205,7 +210,7 @@ impl World {
     }
 
     fn tap(&mut self, tap: u64) {
-        let card = Card::MifareUid(format!("{:014X}", 0x0400_0000_0000_0000_u64 / 256 + tap));
+        let card = Card::MifareUid(uid(tap));
         let journey = Journey {
             event: TripEvent::Boarding,
             service: 1,
@@ -470,6 +475,27 @@ fn repeats_are_told_after_a_restart() {
     world.pass(420_000);
     world.tap(1);
     assert_eq!(world.decided, 3);
+}
+
+/// A block that was on the disk when the power failed between a new registry and the blocks beside it
+/// stayed until the next registry, although this one knew of its end.
+#[test]
+fn a_registry_outweighs_older_blocks_after_a_restart() {
+    let digest = CardKey::new(CARD_KEY).mifare_uid(&uid(1)).unwrap();
+    for (older_ms, granted) in [(3_600_000, 0), (3_600_001, 1)] {
+        let mut world = linked();
+        world.reachable = false;
+        world.break_link();
+        let (id_hash, at_ms) = (ByteArray::new(digest.0), BUILT_MS - older_ms);
+        world.happen(Event::Blocked(BlockPush { id_hash, blocked: true, at_ms }));
+        world.tap(1);
+        assert_eq!(world.granted.len(), 0);
+        world.pass(3_000);
+        world.agent = None;
+        world.start();
+        world.tap(1);
+        assert_eq!(world.granted.len(), granted);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use validator::link::message::{
 
 use engine::calendar::Timestamp;
 use engine::ids::OrganizationId;
-use gateway::link::kit::push_of;
+use gateway::link::kit::{blocks_beside, push_of};
 use gateway::link::settle::Settlement;
 
 use crate::simulation::devices::story::Story;
@@ -223,12 +223,10 @@ impl Story {
             in_flight_max: 64,
         };
         let file = registries.file(organization, hello.registry_version).ok();
-        let built_at = file.map_or(Timestamp(i64::MIN), |file| file.header().built_at());
         let blocks = self.server.node.registrar().blocks();
-        let mut changes: Vec<_> = blocks.changes_since(built_at).collect();
-        changes.sort_by_key(|change| (change.at, change.blocked, change.identifier.0));
+        let told = blocks_beside(blocks, file.map(|file| file.header().built_at()));
         let mut events = vec![Event::Connected { sent, welcome: Box::new(welcome) }];
-        events.extend(changes.iter().map(|change| Event::Blocked(push_of(change))));
+        events.extend(told.into_iter().map(Event::Blocked));
         events
     }
 
