@@ -23,6 +23,7 @@ use crate::node::{ACCEPTED, CARRIER, JUNE, NINE, Node, code, disputed, rejected,
 
 mod claims;
 mod node;
+mod rulings;
 
 #[test]
 fn s4_upload() {

@@ -13,6 +13,7 @@ use engine::keys::{Keys, SecretKey};
 use engine::trips::claim::{ClaimError, ClaimId, ClaimOrder, ClaimSummary, Period};
 use engine::trips::clerk::UploadScope;
 use engine::trips::office::ClaimReader;
+use engine::trips::ruling::{Ruling, RulingOutcome};
 use engine::trips::trip::{Standing, Trip, TripOutcome, TripReason};
 use tests::fixture;
 use tests::memory::{HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
@@ -112,6 +113,11 @@ impl Node {
     pub fn order(&self, order: ClaimOrder) -> Result<ClaimSummary, ClaimError> {
         let deadline = Deadline::within(Duration::from_secs(30));
         self.runtime.block_on(self.engine.trips().order(order, deadline))
+    }
+
+    pub fn rule(&self, rulings: Vec<Ruling>) -> Vec<RulingOutcome> {
+        let deadline = Deadline::within(Duration::from_secs(30));
+        self.runtime.block_on(self.engine.trips().rule(rulings, deadline))
     }
 
     pub fn draft(&self) -> ClaimSummary {
