@@ -13,7 +13,8 @@
 //! | S7 | | `trips.rs`: byte for byte, with the cabinet and the files |
 //! | S8 | on the device and in the claim | `trip_book.rs`: the rule |
 //!
-//! Besides: blocks reach devices that have a link and those that get one later.
+//! Besides: blocks reach devices that have a link and those that get one later, and grants that come
+//! too late are cancelled.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -31,6 +32,7 @@ use validator::trip::{Trip, TripReason, TripStatus};
 
 use crate::uploads::{TEN_MS, trip, upload};
 
+mod late;
 mod uploads;
 
 const TEN: &str = "2025-06-02T10:00:00Z";
