@@ -8,6 +8,7 @@
 //! | [`registries`] | the port to the holder registries that devices had |
 //! | [`judge`] | the rules for one trip, pure |
 //! | [`book`] | all trips and claims in memory; changes only by `apply` |
+//! | [`forgotten`] | the numbers of trips that have left memory |
 //! | [`claim`] | a claim and the states that it goes through |
 //! | [`evaluation`] | which trips a new claim may take: what only the sorted whole can tell |
 //! | [`listing`] | all trips, page by page |
@@ -39,6 +40,7 @@ pub mod claim;
 pub mod clerk;
 pub mod desk;
 pub mod evaluation;
+pub mod forgotten;
 pub mod judge;
 pub mod listing;
 pub mod office;
