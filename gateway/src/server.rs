@@ -238,6 +238,7 @@ fn gateway(
         rate_limits: settings.rate.map(RateLimits::new),
         metrics: Metrics::new()?,
         history_calls: Semaphore::new(HISTORY_CALLS_MAX),
+        trip_lists: Arc::new(Semaphore::new(1)),
         documents,
         registries: Arc::new(registries(settings, node)?),
         trip_rules: settings.engine.trip_rules,
