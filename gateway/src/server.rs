@@ -196,7 +196,7 @@ impl Reserved<'_> {
             trust: self.trust,
             fleet: Arc::new(Fleet::new(Arc::clone(&metrics))),
             budgets: self.settings.budgets,
-            trips: Arc::new(EngineTrips(gateway.engine.clone())),
+            trips: EngineTrips(gateway.engine.clone()),
             registries: Arc::new(KitRegistries::new(gateway)),
             metrics,
         };

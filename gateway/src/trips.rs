@@ -15,28 +15,25 @@ use validator::trip as wire;
 use validator::verdict::Verdict;
 
 use crate::link::limits::DEADLINE_DEFAULT;
-use crate::link::ports::{Promise, TripIntake};
 
 /// Records the trips that come over the link.
 pub struct EngineTrips(pub Engine);
 
-impl TripIntake for EngineTrips {
-    fn submit(
+impl EngineTrips {
+    /// Records trips of a terminal; one result for each, in order, once they are durable.
+    pub async fn submit(
         &self,
         organization: OrganizationId,
         terminal: TerminalId,
         trips: Vec<wire::Trip>,
-    ) -> Promise<'_, Vec<wire::TripResult>> {
+    ) -> Vec<wire::TripResult> {
         let scope = UploadScope { organization, terminal: Some(terminal) };
         let numbers: Vec<u64> = trips.iter().map(|trip| trip.seq).collect();
         let trips = trips.into_iter().map(|trip| trip_of(trip, organization, Some(terminal)));
-        let trips = trips.collect();
-        Box::pin(async move {
-            let deadline = Deadline::within(DEADLINE_DEFAULT);
-            let outcomes = self.0.trips().upload(scope, trips, deadline).await;
-            let results = numbers.into_iter().zip(outcomes);
-            results.map(|(seq, outcome)| result_of(seq, outcome)).collect()
-        })
+        let deadline = Deadline::within(DEADLINE_DEFAULT);
+        let outcomes = self.0.trips().upload(scope, trips.collect(), deadline).await;
+        let results = numbers.into_iter().zip(outcomes);
+        results.map(|(seq, outcome)| result_of(seq, outcome)).collect()
     }
 }
 

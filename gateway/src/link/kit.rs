@@ -1,7 +1,7 @@
 //! Holder registries and blocks for the link, out of the offline kit and the engine.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use engine::calendar::{Clock, Timestamp};
@@ -15,12 +15,11 @@ use validator::link::message::{AckCode, BlockPush, RegistryAck, RegistryOffer, R
 
 use crate::gateway::Gateway;
 use crate::kit::registries::Registries;
-use crate::link::ports::{self, Delivery};
 
 /// How often a file that vanishes for a newer version is asked for again.
 const PULL_ATTEMPTS: usize = 3;
 
-/// The registries of a deployment.
+/// The registries of a deployment, and what devices need for them. Calls that say so may block.
 pub struct KitRegistries {
     engine: Engine,
     registries: Arc<Registries>,
@@ -36,25 +35,27 @@ impl KitRegistries {
         let clock = Arc::clone(&gateway.clock);
         KitRegistries { engine, registries, clock, trip_rules: gateway.trip_rules }
     }
-}
 
-impl ports::Registries for KitRegistries {
-    fn signers(&self) -> Vec<Signer> {
+    /// The keys that sign registries and tickets.
+    pub fn signers(&self) -> Vec<Signer> {
         self.registries.signers()
     }
 
-    fn rules(&self) -> Rules {
+    /// What devices keep to on their own.
+    pub fn rules(&self) -> Rules {
         let TripRules { passback_seconds, grace_seconds } = self.trip_rules;
         // The settings bound both; what does not fit would be the stricter rule.
         let passback_seconds = u32::try_from(passback_seconds).unwrap_or(u32::MAX);
         Rules { passback_seconds, grace_hours: u32::try_from(grace_seconds / 3_600).unwrap_or(0) }
     }
 
-    fn newest(&self, organization: OrganizationId) -> u64 {
+    /// The newest version for an organization, 0 for none.
+    pub fn newest(&self, organization: OrganizationId) -> u64 {
         self.registries.newest(organization).unwrap_or_default()
     }
 
-    fn pull(&self, organization: OrganizationId, have: u64) -> io::Result<Delivery> {
+    /// Brings a device from version `have` up to date; may block.
+    pub fn pull(&self, organization: OrganizationId, have: u64) -> io::Result<Delivery> {
         for _ in 0..PULL_ATTEMPTS {
             let offer = self.registries.pull(organization, have);
             let message =
@@ -70,11 +71,13 @@ impl ports::Registries for KitRegistries {
         Err(io::ErrorKind::NotFound.into())
     }
 
-    fn note(&self, organization: OrganizationId, terminal: TerminalId, version: u64) {
+    /// Notes which version a terminal says it has; may block.
+    pub fn note(&self, organization: OrganizationId, terminal: TerminalId, version: u64) {
         self.registries.note(terminal, organization, version, self.clock.now());
     }
 
-    fn installed(
+    /// Notes that a terminal has installed a version; may block.
+    pub fn installed(
         &self,
         organization: OrganizationId,
         terminal: TerminalId,
@@ -89,10 +92,20 @@ impl ports::Registries for KitRegistries {
         }
     }
 
-    fn blocks_since(&self, organization: OrganizationId, version: u64) -> Vec<BlockPush> {
+    /// Blocks that a device with this version may not know of, in the order of their instants; may
+    /// block.
+    pub fn blocks_since(&self, organization: OrganizationId, version: u64) -> Vec<BlockPush> {
         let file = self.registries.file(organization, version).ok();
         blocks_beside(&self.engine.trips().blocks(), file.map(|file| file.header().built_at()))
     }
+}
+
+/// A registry on its way to a device.
+pub struct Delivery {
+    /// What it is.
+    pub offer: RegistryOffer,
+    /// Its bytes, exactly as many as offered.
+    pub bytes: Box<dyn Read + Send>,
 }
 
 /// What a device may not know of whose registry was built then, in the order of the instants.
