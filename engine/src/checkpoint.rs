@@ -25,9 +25,10 @@ use crate::transaction::{Event, LimitPeriod};
 use crate::trips::block::Blocks;
 use crate::trips::book::{TripBook, TripBookError};
 use crate::trips::claim::{ClaimEvent, ClaimState, Refusal};
+use crate::trips::ruling::{RecordedRuling, Ruling, RulingEvent};
 use crate::trips::stored::{
-    BLOCK_BYTES, StoredTripError, read_blocks, read_claim_event, read_forgotten, write_blocks,
-    write_claim_event, write_forgotten,
+    BLOCK_BYTES, StoredTripError, read_blocks, read_claim_event, read_forgotten, read_rulings,
+    write_blocks, write_claim_event, write_forgotten, write_rulings,
 };
 use crate::trips::trip::{TripName, TripReason, TripSeq};
 
@@ -43,6 +44,7 @@ const KIND_TRIPS: u8 = 8;
 const KIND_MARKS: u8 = 9;
 /// Numbers that are used come behind the trips, so that none that leaves memory meanwhile is missing.
 const KIND_FORGOTTEN: u8 = 10;
+const KIND_RULINGS: u8 = 11;
 
 /// Bytes after which a part is full; far below the page size at which sled changes its ways.
 const PART_BYTES: usize = 6 << 10;
@@ -109,7 +111,7 @@ pub fn parts(
         .chain(sealed)
 }
 
-/// Blocks, claims, trips, marks and used numbers, each captured when it is asked for.
+/// Blocks, claims, trips, marks, used numbers and rulings, each captured when it is asked for.
 fn trip_parts(
     blocks: &Blocks,
     book: Arc<RwLock<TripBook>>,
@@ -133,6 +135,7 @@ fn trip_parts(
         let book = read(&behind);
         numbered(KIND_MARKS, group(mark_entries(&book)))
             .chain(numbered(KIND_FORGOTTEN, group(forgotten_entries(&book))))
+            .chain(numbered(KIND_RULINGS, group(ruling_entries(&book))))
     });
     blocks.chain(numbered(KIND_CLAIMS, claims)).chain(trips).chain(behind.flatten())
 }
@@ -197,6 +200,17 @@ fn forgotten_entries(book: &TripBook) -> Vec<Vec<u8>> {
         stored
     };
     book.forgotten().map(entry).collect()
+}
+
+fn ruling_entries(book: &TripBook) -> Vec<Vec<u8>> {
+    let entry = |(name, known): (TripName, &RecordedRuling)| {
+        let ruling = Ruling { name, verdict: known.verdict, reason: known.reason.clone() };
+        let event = RulingEvent { at: known.at, rulings: vec![ruling], revoked: Vec::new() };
+        let mut stored = Vec::new();
+        write_rulings(&event, &mut stored);
+        stored
+    };
+    book.rulings().map(entry).collect()
 }
 
 fn read(book: &RwLock<TripBook>) -> RwLockReadGuard<'_, TripBook> {
@@ -349,7 +363,7 @@ impl<'a> SnapshotReader<'a> {
             self.state.last_import = last_import;
             return Ok(());
         }
-        if matches!(part.kind, KIND_CLAIMS | KIND_TRIPS | KIND_MARKS | KIND_FORGOTTEN) {
+        if (KIND_CLAIMS..=KIND_RULINGS).contains(&part.kind) {
             return if self.extent.has_trips() { self.read_trip_part(part) } else { Ok(()) };
         }
         let registry_is_wanted = self.extent == Extent::Whole;
@@ -390,6 +404,10 @@ impl<'a> SnapshotReader<'a> {
                     let name = TripName { terminal: TerminalId(terminal), seq: TripSeq(seq) };
                     let reason = TripReason::from_number(reason);
                     book.restore_mark(name, reason.ok_or(StoredTripError::Value)?);
+                }
+                KIND_RULINGS => {
+                    let RulingEvent { at, rulings, .. } = read_rulings(entry)?;
+                    rulings.iter().for_each(|ruling| book.restore_ruling(ruling, at));
                 }
                 _ => {
                     let (terminal, first, last) = read_forgotten(entry)?;

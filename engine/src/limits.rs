@@ -81,10 +81,14 @@ pub const USE_SECONDS_KEPT: i64 = 366 * 86_400;
 pub const CLAIMS_MAX: usize = 1 << 20;
 /// Trips refused by one call.
 pub const REFUSALS_MAX: usize = 1_000;
-/// Characters of a reason for a refusal.
+/// Rulings on disputed trips of one call.
+pub const RULINGS_MAX: usize = 1_000;
+/// Characters of a reason for a refusal or a ruling.
 pub const REFUSAL_CHARACTERS_MAX: usize = 200;
 /// Refusals in one record.
 pub const REFUSALS_PER_RECORD: usize = 250;
+/// Rulings in one record, beside the names of [`RULINGS_MAX`] that they revoke.
+pub const RULINGS_PER_RECORD: usize = 200;
 /// Days that a claim may span.
 pub const CLAIM_DAYS_MAX: i32 = 366;
 /// Bytes of trips in one record.
@@ -106,4 +110,7 @@ const _: () = assert!(TRIP_BATCH_BYTES + RECORD_BYTES_MAX + FRAME_BYTES_SPARE < 
 const _: () = assert!(UPLOAD_TRIPS_MAX <= TRIP_GROUP_MAX && TRIP_GROUP_MAX <= TRIPS_WAITING_MAX);
 const _: () = assert!(CLAIM_LINES_PER_RECORD * 32 < TRIP_RECORD_BYTES + 1_024);
 const _: () = assert!(TRIP_SECONDS_KEPT > TRIP_LATE_SECONDS);
+const _: () = assert!(
+    RULINGS_PER_RECORD * (REFUSAL_CHARACTERS_MAX * 4 + 32) + RULINGS_MAX * 32 < RECORD_BYTES_MAX
+);
 const _: () = assert!(REFUSALS_PER_RECORD * (REFUSAL_CHARACTERS_MAX * 4 + 32) < RECORD_BYTES_MAX);

@@ -12,7 +12,10 @@ use crate::ids::{
 };
 use crate::transaction::{Amounts, Cancellation, Confirmation, Event, LimitPeriod, Transaction};
 use crate::trips::claim::ClaimEvent;
-use crate::trips::stored::{StoredTripError, read_claim_event, write_claim_event};
+use crate::trips::ruling::RulingEvent;
+use crate::trips::stored::{
+    StoredTripError, read_claim_event, read_rulings, write_claim_event, write_rulings,
+};
 
 /// One entry of the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +32,8 @@ pub enum Record {
     ImportCommitted(ImportCommitted),
     /// A part of an import that takes effect only with its [`ImportCommitted`].
     ImportPart(ImportPart),
+    /// Disputed trips were decided on.
+    Rulings(RulingEvent),
     /// Trips were recorded.
     Trips(TripList),
     /// Trips and claims that were settled for long at this instant left memory.
@@ -85,6 +90,7 @@ const TAG_TRIPS: u8 = 7;
 const TAG_CLAIM: u8 = 8;
 const TAG_BLOCKS: u8 = 9;
 const TAG_TRIPS_SWEPT: u8 = 10;
+const TAG_RULINGS: u8 = 11;
 
 type StoredTransaction = (u64, u32, u64, u32, u32, u64, i64, Option<(i32, i32)>);
 type StoredConfirmation = (StoredTransaction, i64, Option<u64>, Option<u64>);
@@ -107,6 +113,10 @@ impl Record {
             Record::Claim(event) => {
                 out.push(TAG_CLAIM);
                 write_claim_event(event, out);
+            }
+            Record::Rulings(event) => {
+                out.push(TAG_RULINGS);
+                write_rulings(event, out);
             }
             Record::Trips(list) => write_trips(&list.bytes, out),
             Record::TripsSwept(at) => pack(out, TAG_TRIPS_SWEPT, &(at.0,)),
@@ -184,6 +194,7 @@ impl Record {
             }
             TAG_TRIPS => Ok(Record::Trips(TripList { bytes: body.to_vec() })),
             TAG_CLAIM => Ok(Record::Claim(read_claim_event(body)?)),
+            TAG_RULINGS => Ok(Record::Rulings(read_rulings(body)?)),
             TAG_BLOCKS => Ok(Record::Blocks(unpack(body)?)),
             TAG_TRIPS_SWEPT => {
                 let (at,) = unpack(body)?;
@@ -290,6 +301,7 @@ mod tests {
             Record::Claim(ClaimEvent::Paid { id: ClaimId(1), at: Timestamp(2) }),
             Record::Blocks(BlockPart { import: 1, bytes: vec![7; 25] }),
             Record::TripsSwept(Timestamp(7)),
+            Record::Rulings(RulingEvent { at: Timestamp(5), rulings: vec![], revoked: vec![] }),
         ] {
             let mut bytes = Vec::new();
             record.write(&mut bytes);

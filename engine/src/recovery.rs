@@ -126,8 +126,13 @@ fn replay_frame(
             }
             Record::Trips(list) if extent.has_trips() => state.trips.apply_trips(&list.bytes)?,
             Record::Claim(event) if extent.has_trips() => state.trips.apply_claim(&event),
+            Record::Rulings(event) if extent.has_trips() => state.trips.apply_rulings(&event),
             Record::TripsSwept(at) if extent.has_trips() => state.trips.apply_sweep(at),
-            Record::Event(_) | Record::Trips(_) | Record::Claim(_) | Record::TripsSwept(_) => {}
+            Record::Event(_)
+            | Record::Trips(_)
+            | Record::Claim(_)
+            | Record::Rulings(_)
+            | Record::TripsSwept(_) => {}
             Record::Blocks(part) => {
                 if extent == Extent::Whole {
                     let blocks = imports.blocks.entry(part.import).or_default();

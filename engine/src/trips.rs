@@ -4,11 +4,14 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`trip`] | one use of a right as a device reports it, and what became of it |
+//! | [`ruling`] | what a person decides of disputed trips |
 //! | [`registries`] | the port to the holder registries that devices had |
 //! | [`judge`] | the rules for one trip, pure |
 //! | [`book`] | all trips and claims in memory; changes only by `apply` |
+//! | [`forgotten`] | the numbers of trips that have left memory |
 //! | [`claim`] | a claim and the states that it goes through |
 //! | [`evaluation`] | which trips a new claim may take: what only the sorted whole can tell |
+//! | [`listing`] | all trips, page by page |
 //! | [`clerk`] | the one writer of the book |
 //! | [`desk`] | the clerk's queue and thread |
 //! | [`office`] | the façade: what the gateway calls |
@@ -37,8 +40,11 @@ pub mod claim;
 pub mod clerk;
 pub mod desk;
 pub mod evaluation;
+pub mod forgotten;
 pub mod judge;
+pub mod listing;
 pub mod office;
 pub mod registries;
+pub mod ruling;
 pub mod stored;
 pub mod trip;

@@ -41,6 +41,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Permits for questions to the history, [`HISTORY_CALLS_MAX`] of them.
     pub history_calls: Semaphore,
+    /// Whose turn it is to look for trips: each page looks at all of them.
+    pub trip_lists: Arc<Semaphore>,
     /// The public documents.
     pub documents: Documents,
     /// The registries of validators, and what signs tickets.

@@ -8,7 +8,7 @@
 //! | [`settle`], [`jobs`] | answers that come later |
 //! | [`session`], [`budget`] | what a connection is allowed, and what it has used of it |
 //! | [`fleet`] | who is connected; pushes to everybody; refusals of who was revoked |
-//! | [`ports`], [`kit`] | trips and holder registries, which others provide |
+//! | [`kit`] | holder registries and blocks |
 //! | [`metrics`], [`limits`] | figures and limits |
 //!
 //! # A check
@@ -31,10 +31,11 @@ use std::sync::Arc;
 
 use crate::gateway::Gateway;
 use crate::link::fleet::Fleet;
+use crate::link::kit::KitRegistries;
 use crate::link::limits::Budgets;
 use crate::link::metrics::LinkMetrics;
-use crate::link::ports::{Registries, TripIntake};
 use crate::pki::trust::Trust;
+use crate::trips::EngineTrips;
 
 pub mod batch;
 pub mod budget;
@@ -44,7 +45,6 @@ pub mod jobs;
 pub mod kit;
 pub mod limits;
 pub mod metrics;
-pub mod ports;
 pub mod server;
 pub mod session;
 pub mod settle;
@@ -61,9 +61,9 @@ pub struct Link {
     /// What a device may use.
     pub budgets: Budgets,
     /// Takes reported trips.
-    pub trips: Arc<dyn TripIntake>,
+    pub trips: EngineTrips,
     /// Gives out holder registries.
-    pub registries: Arc<dyn Registries>,
+    pub registries: Arc<KitRegistries>,
     /// The counters.
     pub metrics: Arc<LinkMetrics>,
 }

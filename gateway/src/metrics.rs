@@ -35,6 +35,8 @@ pub enum Call {
     Discovery,
     /// `/.well-known/jwks.json`
     PublicKeys,
+    /// `/api/v2/trips/rulings`
+    Rulings,
     /// `/api/GetOrganizationServices`
     Services,
     /// `/api/v2/tickets`
@@ -50,7 +52,7 @@ pub enum Call {
 }
 
 impl Call {
-    const ALL: [Call; 13] = [
+    const ALL: [Call; 14] = [
         Call::Cancel,
         Call::Check,
         Call::Checks,
@@ -58,6 +60,7 @@ impl Call {
         Call::Confirm,
         Call::Discovery,
         Call::PublicKeys,
+        Call::Rulings,
         Call::Services,
         Call::Tickets,
         Call::Token,
@@ -77,6 +80,7 @@ impl Call {
             "/api/v2/checks" => Call::Checks,
             "/api/v2/tickets" => Call::Tickets,
             "/api/v2/trips" => Call::Trips,
+            "/api/v2/trips/rulings" => Call::Rulings,
             path if path.starts_with("/api/v2/claims") => Call::Claims,
             "/connect/token" => Call::Token,
             "/.well-known/openid-configuration" => Call::Discovery,
@@ -94,6 +98,7 @@ impl Call {
             Call::Confirm => "confirm",
             Call::Discovery => "discovery",
             Call::PublicKeys => "public_keys",
+            Call::Rulings => "rulings",
             Call::Services => "services",
             Call::Tickets => "tickets",
             Call::Token => "token",

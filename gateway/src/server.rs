@@ -196,7 +196,7 @@ impl Reserved<'_> {
             trust: self.trust,
             fleet: Arc::new(Fleet::new(Arc::clone(&metrics))),
             budgets: self.settings.budgets,
-            trips: Arc::new(EngineTrips(gateway.engine.clone())),
+            trips: EngineTrips(gateway.engine.clone()),
             registries: Arc::new(KitRegistries::new(gateway)),
             metrics,
         };
@@ -238,6 +238,7 @@ fn gateway(
         rate_limits: settings.rate.map(RateLimits::new),
         metrics: Metrics::new()?,
         history_calls: Semaphore::new(HISTORY_CALLS_MAX),
+        trip_lists: Arc::new(Semaphore::new(1)),
         documents,
         registries: Arc::new(registries(settings, node)?),
         trip_rules: settings.engine.trip_rules,

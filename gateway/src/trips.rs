@@ -15,28 +15,25 @@ use validator::trip as wire;
 use validator::verdict::Verdict;
 
 use crate::link::limits::DEADLINE_DEFAULT;
-use crate::link::ports::{Promise, TripIntake};
 
 /// Records the trips that come over the link.
 pub struct EngineTrips(pub Engine);
 
-impl TripIntake for EngineTrips {
-    fn submit(
+impl EngineTrips {
+    /// Records trips of a terminal; one result for each, in order, once they are durable.
+    pub async fn submit(
         &self,
         organization: OrganizationId,
         terminal: TerminalId,
         trips: Vec<wire::Trip>,
-    ) -> Promise<'_, Vec<wire::TripResult>> {
+    ) -> Vec<wire::TripResult> {
         let scope = UploadScope { organization, terminal: Some(terminal) };
         let numbers: Vec<u64> = trips.iter().map(|trip| trip.seq).collect();
         let trips = trips.into_iter().map(|trip| trip_of(trip, organization, Some(terminal)));
-        let trips = trips.collect();
-        Box::pin(async move {
-            let deadline = Deadline::within(DEADLINE_DEFAULT);
-            let outcomes = self.0.trips().upload(scope, trips, deadline).await;
-            let results = numbers.into_iter().zip(outcomes);
-            results.map(|(seq, outcome)| result_of(seq, outcome)).collect()
-        })
+        let deadline = Deadline::within(DEADLINE_DEFAULT);
+        let outcomes = self.0.trips().upload(scope, trips.collect(), deadline).await;
+        let results = numbers.into_iter().zip(outcomes);
+        results.map(|(seq, outcome)| result_of(seq, outcome)).collect()
     }
 }
 
@@ -111,7 +108,8 @@ fn standing_of(standing: Standing) -> (wire::TripStatus, Option<wire::TripReason
     }
 }
 
-fn reason_of(reason: TripReason) -> wire::TripReason {
+/// A reason in the words of the wire.
+pub fn reason_of(reason: TripReason) -> wire::TripReason {
     match reason {
         TripReason::Amount => wire::TripReason::Amount,
         TripReason::Blocked => wire::TripReason::Blocked,
@@ -123,6 +121,51 @@ fn reason_of(reason: TripReason) -> wire::TripReason {
         TripReason::Registry => wire::TripReason::Registry,
         TripReason::Repeat => wire::TripReason::Repeat,
         TripReason::Terminal => wire::TripReason::Terminal,
+    }
+}
+
+/// The word of a reason, on the wire.
+pub fn reason_name(reason: wire::TripReason) -> &'static str {
+    match reason {
+        wire::TripReason::Amount => "amount",
+        wire::TripReason::Blocked => "blocked",
+        wire::TripReason::Future => "future",
+        wire::TripReason::LateReview => "late_review",
+        wire::TripReason::Limit => "limit",
+        wire::TripReason::Malformed => "malformed",
+        wire::TripReason::NoRight => "no_right",
+        wire::TripReason::Registry => "registry",
+        wire::TripReason::Repeat => "repeat",
+        wire::TripReason::Terminal => "terminal",
+    }
+}
+
+/// The word of an event.
+pub fn event_name(event: TripEvent) -> &'static str {
+    match event {
+        TripEvent::Boarding => "boarding",
+        TripEvent::Check => "check",
+        TripEvent::TicketIssued => "ticket_issued",
+    }
+}
+
+/// The word of a mode.
+pub fn mode_name(mode: TripMode) -> &'static str {
+    match mode {
+        TripMode::Offline => "offline",
+        TripMode::Online => "online",
+    }
+}
+
+/// The word of a device's verdict.
+pub fn verdict_name(verdict: TripVerdict) -> &'static str {
+    match verdict {
+        TripVerdict::Grant => "GRANT",
+        TripVerdict::DenyBlocked => "DENY_BLOCKED",
+        TripVerdict::DenyNoRight => "DENY_NO_RIGHT",
+        TripVerdict::DenyRepeat => "DENY_REPEAT",
+        TripVerdict::DenyStale => "DENY_STALE",
+        TripVerdict::DenyUnknown => "DENY_UNKNOWN",
     }
 }
 

@@ -1,5 +1,5 @@
 //! A relay of datagrams between one device and the server, which can hold back what the device
-//! sends once the server has answered.
+//! sends once the server has answered, or all that the server sends.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -9,6 +9,7 @@ pub struct Relay {
     /// Where the device finds the server.
     pub address: SocketAddr,
     state: Arc<Mutex<State>>,
+    front: Arc<UdpSocket>,
     back: Arc<UdpSocket>,
 }
 
@@ -19,6 +20,8 @@ struct State {
     answered: bool,
     sent: Vec<Vec<u8>>,
     held: Vec<Vec<u8>>,
+    mute: bool,
+    muted: Vec<Vec<u8>>,
 }
 
 impl Relay {
@@ -31,6 +34,7 @@ impl Relay {
         let relay = Relay {
             address: front.local_addr().unwrap(),
             state: Arc::clone(&state),
+            front: Arc::clone(&front),
             back: Arc::clone(&back),
         };
         let (to_server, from_device) = (Arc::clone(&back), Arc::clone(&front));
@@ -57,12 +61,11 @@ impl Relay {
         std::thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
             while let Ok(length) = back.recv(&mut buffer) {
-                let device = {
-                    let mut state = state.lock().unwrap();
-                    state.answered |= is_handshake(&buffer[..length]);
-                    state.device
-                };
-                if let Some(device) = device {
+                let mut state = state.lock().unwrap();
+                state.answered |= is_handshake(&buffer[..length]);
+                if state.mute {
+                    state.muted.push(buffer[..length].to_vec());
+                } else if let Some(device) = state.device {
                     let _lost = front.send_to(&buffer[..length], device);
                 }
             }
@@ -75,6 +78,20 @@ impl Relay {
     pub fn hold(&self) {
         let mut state = self.state.lock().unwrap();
         *state = State { device: state.device, holds: true, ..State::default() };
+    }
+
+    /// From now on the device hears nothing.
+    pub fn mute(&self) {
+        self.state.lock().unwrap().mute = true;
+    }
+
+    /// Lets the device hear what it missed, and everything that follows.
+    pub fn unmute(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.mute = false;
+        for datagram in std::mem::take(&mut state.muted) {
+            let _lost = self.front.send_to(&datagram, state.device.unwrap());
+        }
     }
 
     /// Lets everything through again and returns what had gone through while it was held.

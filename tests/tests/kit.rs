@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::time::Instant;
 
 use engine::calendar::{Day, Timestamp};
 use engine::command::Check;
@@ -21,6 +22,9 @@ use gateway::keys::KeyRing;
 use gateway::kit::registries::Registries;
 use gateway::kit::store::Store;
 use gateway::kit::{ContentSettings, KitSettings};
+use tests::carrier::{CARRIERS, V1};
+use tests::devices::{Depot, PATIENCE};
+use tests::fixture;
 use tests::server::{ADMIN_TOKEN, Server};
 use validator::link::message::RegistryForm;
 use validator::registry::delta::Delta;
@@ -390,4 +394,66 @@ fn a_server_builds_registries_and_signs_tickets() {
     assert_eq!((refused["resultCode"].as_i64(), refused.get("ticket")), (Some(1), None));
     assert_eq!(ask(&format!("{{{card}}}")).error(), (400, Some(101)));
     assert_eq!(ask(&format!("{{{card},\"validSeconds\":5}}")).error(), (400, Some(105)));
+}
+
+/// When the newest registry of a carrier was built, once it has this version.
+fn built(server: &Server, data_dir: &Path, version: u64) -> Timestamp {
+    let expected = format!("eligo_holder_registry_version {version}");
+    let until = Instant::now() + PATIENCE;
+    while !server.metrics().lines().any(|line| line == expected) {
+        assert!(Instant::now() < until, "no version {version}: {:?}", server.log().text());
+        std::thread::yield_now();
+    }
+    let files = fs::read_dir(data_dir.join("registries/10")).unwrap();
+    let files = files.filter_map(|file| RegistryFile::open(&file.unwrap().path()).ok());
+    let newest = files.max_by_key(|file| file.header().version).unwrap();
+    assert_eq!(newest.header().version, version);
+    newest.header().built_at()
+}
+
+#[test]
+fn registries_are_built_at_the_start_and_at_their_hour() {
+    let directory = tempfile::tempdir().unwrap();
+    let depot = Depot::make(directory.path(), &[V1]);
+    let (data_dir, pki) = (directory.path().join("data"), depot.path());
+    let start = |now: &str, more: &[&str]| {
+        let clock = format!("manual:{now}");
+        let link = ["--clock", &clock, "--quic", "127.0.0.1:0", "--quic-pki-dir", &pki];
+        Server::start(&data_dir, &[&link, more].concat())
+    };
+    // The first one as soon as there is somebody to build it for.
+    let server = start("2025-06-02T10:00:00Z", &[]);
+    assert_eq!(server.import(fixture::REGISTRY).status, 200);
+    assert_eq!(server.import(CARRIERS).status, 200);
+    assert_eq!(built(&server, &data_dir, 1), at("2025-06-02T10:00:00Z"));
+    // The next one not before its hour, whether the server has run until then or not.
+    server.set_clock("2025-06-03T02:59:59Z");
+    server.kill();
+    let server = start("2025-06-03T02:59:59Z", &[]);
+    server.set_clock("2025-06-03T03:00:00Z");
+    assert_eq!(built(&server, &data_dir, 2), at("2025-06-03T03:00:00Z"));
+    server.set_clock("2025-06-04T03:00:01Z");
+    assert_eq!(built(&server, &data_dir, 3), at("2025-06-04T03:00:01Z"));
+    server.kill();
+    // An hour that passed while there was no server is made up for at its start.
+    let server = start("2025-06-05T12:00:00Z", &[]);
+    assert_eq!(built(&server, &data_dir, 4), at("2025-06-05T12:00:00Z"));
+    server.kill();
+    // At an hour of one's own.
+    let server = start("2025-06-05T23:29:00Z", &["--registry-build-at", "23:30"]);
+    server.set_clock("2025-06-05T23:30:00Z");
+    assert_eq!(built(&server, &data_dir, 5), at("2025-06-05T23:30:00Z"));
+}
+
+#[test]
+fn a_server_with_an_imported_registry_builds_the_first_one_at_its_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let depot = Depot::make(directory.path(), &[V1]);
+    let (data_dir, pki) = (directory.path().join("data"), depot.path());
+    let lines = directory.path().join("registry.ndjson");
+    fs::write(&lines, [fixture::REGISTRY.trim_end(), CARRIERS].join("\n")).unwrap();
+    let (clock, lines) = ("manual:2025-06-02T10:00:00Z", lines.display().to_string());
+    let link = ["--clock", clock, "--quic", "127.0.0.1:0", "--quic-pki-dir", &pki];
+    let server = Server::start(&data_dir, &[&link[..], &["--import", &lines]].concat());
+    assert_eq!(built(&server, &data_dir, 1), at("2025-06-02T10:00:00Z"));
 }

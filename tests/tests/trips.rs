@@ -13,6 +13,7 @@ use tests::server::Server;
 use tests::stage::Stage;
 
 const TRIPS: &str = "/api/v2/trips";
+const RULINGS: &str = "/api/v2/trips/rulings";
 const CLAIMS: &str = "/api/v2/claims";
 const JUNE: &str = r#"{"dateFrom":"2025-06-01","dateTo":"2025-06-30"}"#;
 const LINES: &str = concat!(
@@ -95,7 +96,111 @@ fn uploads_have_three_forms_and_bounds() {
     stage.exact(&stage.o2, TRIPS, &batch(&[trip(1, NINE)]), (200, other));
     let ministry = ministry(&stage);
     stage.error(&ministry, TRIPS, &batch(&[trip(9, NINE)]), (403, 121));
-    assert_eq!(stage.server.client().get(TRIPS).status, 405);
+    assert_eq!(stage.server.client().get(TRIPS).error(), (401, Some(120)));
+    assert_eq!(stage.server.client().get(RULINGS).status, 405);
+}
+
+#[test]
+fn trips_are_listed_to_whom_they_concern() {
+    let stage = Stage::set();
+    let ministry = ministry(&stage);
+    let late = trip(2, "2025-04-01T09:00:00Z");
+    let wrong = trip(3, NINE).replace("250.00", "100");
+    let ahead = trip(4, "2025-06-02T10:10:00Z");
+    let trips = [trip(1, "2025-06-01T23:00:00Z"), late, wrong, ahead, trip(5, NINE)];
+    assert_eq!(stage.call(&stage.o1, TRIPS, &batch(&trips)).status, 200);
+    let list = |token: &str, more: &str| {
+        let path = format!("{TRIPS}?dateFrom=2025-04-01&dateTo=2025-06-30{more}");
+        get(&stage.server, token, &path)
+    };
+    let numbers = |answer: &Response| -> Vec<u64> {
+        let items = answer.json()["pageItems"].as_array().unwrap().clone();
+        items.iter().map(|item| item["seq"].as_u64().unwrap()).collect()
+    };
+    let disputed = list(&stage.o1, "&state=disputed&limit=1");
+    let expected = r#"{"pageItems":[{"terminalId":2,"seq":2,"organizationId":1,"state":"disputed","reason":"late_review","at":"2025-04-01T09:00:00.000000Z","receivedAt":"2025-06-02T10:00:00.000000Z","event":"boarding","mode":"offline","verdict":"GRANT","serviceId":1,"registryVersion":7,"tariff":250.0,"discount":100,"benefit":250.0,"benefitCategoryId":20,"route":"45","vehicle":"А001АА","fromStop":"стоп 2"}],"nextCursor":"#;
+    assert_eq!(disputed.body.get(..expected.len()), Some(expected), "{disputed:?}");
+    // Every page once, in the order in which the trips happened, wherever a page ends.
+    for limit in 1..=5 {
+        let (mut cursor, mut seen) = (String::new(), Vec::new());
+        loop {
+            let page = list(&stage.o1, &format!("&limit={limit}&cursor={cursor}"));
+            seen.extend(numbers(&page));
+            match page.json()["nextCursor"].as_str() {
+                Some(next) => cursor = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!(seen, [2, 1, 3, 5, 4], "{limit}");
+    }
+    assert_eq!(numbers(&list(&stage.o1, "&state=accepted")), [1, 5]);
+    assert_eq!(numbers(&list(&stage.o1, "&state=rejected&organizationId=1")), [4]);
+    // The second of June begins at 15:00Z of the first on the carrier's wall.
+    let day =
+        get(&stage.server, &stage.o1, &format!("{TRIPS}?dateFrom=2025-06-02&dateTo=2025-06-02"));
+    assert_eq!(numbers(&day), [1, 3, 5, 4]);
+    assert_eq!(numbers(&list(&stage.o2, "")), [0; 0]);
+    assert_eq!(list(&stage.o2, "&organizationId=1").error(), (403, Some(121)));
+    assert_eq!(numbers(&list(&ministry, "&state=disputed")), [2, 3]);
+    assert_eq!(numbers(&list(&ministry, "&organizationId=2")), [0; 0]);
+    for wrong in ["&state=lost", "&limit=0", "&limit=1001", "&cursor=7", "&limit=1&limit=2"] {
+        assert_eq!(list(&stage.o1, wrong).error(), (400, Some(105)), "{wrong}");
+    }
+    assert_eq!(get(&stage.server, &stage.o1, TRIPS).error(), (400, Some(101)));
+    let reversed = format!("{TRIPS}?dateFrom=2025-06-02&dateTo=2025-06-01");
+    assert_eq!(get(&stage.server, &stage.o1, &reversed).error(), (400, Some(109)));
+    assert!(!list(&ministry, "").body.contains("AAABBBCCC"));
+}
+
+#[test]
+fn the_ministry_decides_on_disputed_trips() {
+    let stage = Stage::set();
+    let ministry = ministry(&stage);
+    let wrong = |seq| trip(seq, NINE).replace("250.00", "100");
+    let trips = batch(&[wrong(1), wrong(2), trip(3, NINE)]);
+    assert_eq!(stage.call(&stage.o1, TRIPS, &trips).status, 200);
+    let ruling = |seq: u64, ruling: &str| {
+        format!(r#"{{"terminalId":2,"seq":{seq},"ruling":"{ruling}","reason":"акт № {seq}"}}"#)
+    };
+    let rule = |rulings: &[String], statuses: &[(u64, &str)]| {
+        let body = format!(r#"{{"rulings":[{}]}}"#, rulings.join(","));
+        let result = |(seq, status): &(u64, &str)| {
+            format!(r#"{{"terminalId":2,"seq":{seq},"status":"{status}"}}"#)
+        };
+        let results: Vec<String> = statuses.iter().map(result).collect();
+        let answer = format!(r#"{{"results":[{}]}}"#, results.join(","));
+        stage.exact(&ministry, RULINGS, &body, (200, &answer));
+    };
+    let all = [(1, "accepted"), (2, "rejected"), (3, "not_disputed"), (9, "not_found")];
+    let given = [
+        ruling(1, "accepted"),
+        ruling(2, "rejected"),
+        ruling(3, "rejected"),
+        ruling(9, "accepted"),
+    ];
+    rule(&given, &all);
+    rule(&given, &all);
+    let body = format!(r#"{{"rulings":[{}]}}"#, ruling(1, "rejected"));
+    stage.error(&stage.o1, RULINGS, &body, (403, 121));
+    stage.error(&ministry, RULINGS, r#"{"rulings":[{"terminalId":2,"seq":1}]}"#, (400, 101));
+    let june = format!("{TRIPS}?dateFrom=2025-06-01&dateTo=2025-06-30&state=rejected");
+    let shown = get(&stage.server, &stage.o1, &june).json()["pageItems"][0].clone();
+    assert_eq!((shown["seq"].as_u64(), shown["ruling"].as_str()), (Some(2), Some("rejected")));
+    assert_eq!(shown["rulingReason"], "акт № 2");
+    assert_eq!(shown["ruledAt"], "2025-06-02T10:00:00.000000Z");
+    assert_eq!(shown["reason"], "amount");
+    // What was accepted is owed as far as the carrier said so itself.
+    let draft = stage.call(&stage.o1, CLAIMS, JUNE).json();
+    assert_eq!((draft["lines"].as_u64(), draft["total"].as_f64()), (Some(2), Some(350.0)));
+    rule(&[ruling(1, "rejected")], &[(1, "rejected")]);
+    assert_eq!(get(&stage.server, &stage.o1, "/api/v2/claims/1").json()["total"], 250.0);
+    rule(&[ruling(1, "accepted")], &[(1, "accepted")]);
+    assert_eq!(stage.call(&stage.o1, CLAIMS, JUNE).json()["total"], 350.0);
+    assert_eq!(stage.call(&stage.o1, "/api/v2/claims/1/submit", "").status, 200);
+    rule(&[ruling(1, "rejected"), ruling(1, "accepted")], &[(1, "claimed"), (1, "accepted")]);
+    let shown = get(&stage.server, &stage.o1, &june.replace("rejected", "accepted")).json();
+    assert_eq!(shown["pageItems"][0]["claimId"], 1);
+    assert_eq!(stage.server.log().alarms(), Vec::<String>::new());
 }
 
 #[test]

@@ -29,6 +29,7 @@ use engine::identifier::CardKey;
 use crate::agent::backoff::Backoff;
 use crate::agent::event::{Action, Event, Notice, TapError, TapId};
 use crate::agent::memory::ServerFacts;
+use crate::agent::sync::OFFSET_MS;
 use crate::agent::upload::Upload;
 use crate::clock::{Now, ServerClock};
 use crate::device::blocks::Blocks;
@@ -116,13 +117,16 @@ impl<S: RegistryStore> Agent<S> {
         }
         let signers = facts.as_ref().map(|facts| facts.signers.as_slice()).unwrap_or_default();
         let registry = store.open(signers)?;
+        let mut blocks = memory::read_blocks(&*files)?.unwrap_or_else(Blocks::default);
+        // Those may have been written before the registry was installed.
+        registry.iter().for_each(|registry| blocks.forget_before(registry.life().built_at_ms));
         let mut device = Device {
             card_key: facts.as_ref().map(|facts| CardKey::new(facts.card_key.into_array())),
             organization: facts.as_ref().map_or(0, |facts| facts.organization),
             signers: facts.as_ref().map(|facts| facts.signers.clone()).unwrap_or_default(),
             rules: facts.as_ref().map_or(RULES, |facts| facts.rules),
             registry,
-            blocks: memory::read_blocks(&*files)?.unwrap_or_else(Blocks::default),
+            blocks,
             passback: Passback::default(),
             clock: ServerClock::remembering(facts.as_ref().map_or(0, |f| f.clock_offset_ms)),
         };
@@ -160,7 +164,7 @@ impl<S: RegistryStore> Agent<S> {
                 });
             }
             Event::Checked { tap, answer } => self.handle_checked(tap, answer),
-            Event::Connected { welcome } => self.handle_connected(&welcome, now),
+            Event::Connected { sent, welcome } => self.handle_connected(sent, &welcome, now),
             Event::Confirmed { seq, answer } => self.handle_confirmed(seq, &answer, now),
             Event::Disconnected => self.handle_disconnected(now),
             Event::Offered(offer) => self.handle_offered(offer, now),
@@ -366,7 +370,7 @@ impl<S: RegistryStore> Agent<S> {
         }
     }
 
-    fn handle_connected(&mut self, welcome: &Welcome, now: Now) {
+    fn handle_connected(&mut self, sent: Now, welcome: &Welcome, now: Now) {
         self.link = Link::Up;
         self.reconnect.succeeded();
         self.silent_checks = 0;
@@ -374,11 +378,15 @@ impl<S: RegistryStore> Agent<S> {
         self.device.organization = welcome.organization;
         self.device.signers.clone_from(&welcome.signers);
         self.device.rules = welcome.rules;
+        // Before anything is tapped: what is recorded by a wrong clock is lost in the future.
+        self.device.clock.handle_sample(sent, now, welcome.clock_ms);
         self.device
             .registry
             .take_if(|registry| registry.life().organization != welcome.organization);
+        let measured_ms = self.device.clock.offset_ms(now);
         let known_ms = self.facts.as_ref().map(|facts| facts.clock_offset_ms);
-        let offset_ms = known_ms.unwrap_or_else(|| self.device.clock.offset_ms(now));
+        let known_ms = known_ms.filter(|known_ms| known_ms.abs_diff(measured_ms) <= OFFSET_MS);
+        let offset_ms = known_ms.unwrap_or(measured_ms);
         let facts = ServerFacts::of(welcome, self.config.terminal, offset_ms);
         if self.facts.as_ref() != Some(&facts) {
             let kept = memory::write_facts(&*self.files, &facts);

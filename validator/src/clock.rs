@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 /// Measurements that count.
 const SAMPLES_MAX: usize = 9;
-/// A longer round trip tells too little.
+/// A longer round trip tells little: it counts only until there is a shorter one.
 const ROUND_TRIP_MS_MAX: u64 = 2_000;
 
 /// Both clocks of a device at one moment.
@@ -25,6 +25,8 @@ pub struct Now {
 pub struct ServerClock {
     /// The server's clock minus the steady one, as measured; the last ones of this life.
     samples: VecDeque<i64>,
+    /// Whether they are a single one that took too long.
+    is_rough: bool,
     /// The offset of an earlier life.
     remembered_ms: i64,
 }
@@ -32,14 +34,18 @@ pub struct ServerClock {
 impl ServerClock {
     /// A clock of which only the offset of an earlier life is known.
     pub fn remembering(offset_ms: i64) -> ServerClock {
-        ServerClock { samples: VecDeque::new(), remembered_ms: offset_ms }
+        ServerClock { remembered_ms: offset_ms, ..ServerClock::default() }
     }
 
     /// The server said `server_ms` to a question that was sent at `sent` and answered now.
     pub fn handle_sample(&mut self, sent: Now, now: Now, server_ms: i64) {
         let round_trip = now.steady_ms.saturating_sub(sent.steady_ms);
-        if round_trip > ROUND_TRIP_MS_MAX {
+        let is_rough = round_trip > ROUND_TRIP_MS_MAX;
+        if is_rough && !self.samples.is_empty() {
             return;
+        }
+        if std::mem::replace(&mut self.is_rough, is_rough) {
+            self.samples.clear();
         }
         if self.samples.len() >= SAMPLES_MAX {
             self.samples.pop_front();
@@ -86,5 +92,16 @@ mod tests {
         assert_eq!(clock.server_ms(at(63_000, 2_000)), 2_500);
         clock.handle_sample(at(0, 3_000), at(0, 5_001), 0);
         assert_eq!(clock.server_ms(at(0, 2_000)), 2_500, "too slow an answer tells nothing");
+    }
+
+    #[test]
+    fn a_slow_answer_counts_until_there_is_a_quick_one() {
+        let mut clock = ServerClock::remembering(900_000);
+        clock.handle_sample(at(0, 0), at(6_000, 6_000), 13_000);
+        assert_eq!(clock.server_ms(at(6_000, 6_000)), 16_000);
+        clock.handle_sample(at(6_000, 6_000), at(12_000, 12_000), 70_000);
+        assert_eq!(clock.server_ms(at(6_000, 6_000)), 16_000, "the first slow one is as good");
+        clock.handle_sample(at(7_000, 7_000), at(7_100, 7_100), 20_050);
+        assert_eq!(clock.server_ms(at(8_000, 8_000)), 21_000);
     }
 }

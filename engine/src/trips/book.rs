@@ -7,7 +7,7 @@
 //! Applying anything again, or over a state that has it already, changes nothing (invariant 6):
 //! which trips a claim holds is stored with the claim alone, and a claim only moves forward.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
@@ -17,8 +17,12 @@ use crate::entries::{CutEntry, Entries, push_entry};
 use crate::ids::{Kopecks, OrganizationId, TerminalId};
 use crate::limits::{DISPUTE_SECONDS_KEPT, TRIP_SECONDS_KEPT, USE_SECONDS_KEPT};
 use crate::trips::claim::{Claim, ClaimEvent, ClaimId, ClaimLine, ClaimState, Refusal};
+use crate::trips::forgotten::Forgotten;
+use crate::trips::ruling::{RecordedRuling, Ruling, RulingEvent, RulingVerdict};
 use crate::trips::stored::{StoredTripError, read_trip};
-use crate::trips::trip::{RecordedTrip, Standing, TripKey, TripName, TripReason, TripSeq};
+use crate::trips::trip::{
+    RecordedTrip, Standing, TripKey, TripName, TripReason, TripSeq, TripState,
+};
 
 /// All trips and claims.
 #[derive(Debug, Default)]
@@ -31,6 +35,7 @@ pub struct TripBook {
     keys: HashMap<TripKey, TripName>,
     forgotten: Forgotten,
     claims: BTreeMap<ClaimId, Claim>,
+    rulings: BTreeMap<TripName, RecordedRuling>,
 }
 
 /// What is looked at often of a trip.
@@ -52,6 +57,8 @@ pub struct Slot {
     claim: u32,
     /// How it stood when it came.
     pub standing: Standing,
+    /// What a person decided of it, where it was disputed.
+    pub ruling: Option<RulingVerdict>,
     /// Why no claim can take it any more.
     pub mark: Option<TripReason>,
     /// Whether something was used that a carrier can be paid for.
@@ -72,7 +79,17 @@ impl Slot {
 
     /// Whether it may count as a use when a claim is drawn up.
     pub fn counts(&self) -> bool {
-        self.is_use && self.mark.is_none() && self.standing == Standing::Accepted
+        self.is_use && self.mark.is_none() && self.state() == TripState::Accepted
+    }
+
+    /// How it stands now.
+    pub fn state(&self) -> TripState {
+        match (self.standing, self.ruling) {
+            (Standing::Rejected(_), _) => TripState::Rejected,
+            (Standing::Disputed(_), None) => TripState::Disputed,
+            (Standing::Disputed(_), Some(RulingVerdict::Rejected)) => TripState::Rejected,
+            (Standing::Accepted, _) | (_, Some(RulingVerdict::Accepted)) => TripState::Accepted,
+        }
     }
 
     /// Whether it has been settled for so long at `now` that nobody needs it.
@@ -108,6 +125,7 @@ impl TripBook {
             card: card_of(&trip.identifier),
             claim: 0,
             standing,
+            ruling: None,
             mark: None,
             is_use: trip.is_use(),
         };
@@ -169,6 +187,26 @@ impl TripBook {
         }
     }
 
+    /// Applies rulings.
+    pub fn apply_rulings(&mut self, event: &RulingEvent) {
+        let mut rejected: BTreeMap<ClaimId, BTreeSet<TripName>> = BTreeMap::new();
+        for ruling in &event.rulings {
+            let name = ruling.name;
+            let Some(slot) = self.slot_mut(name) else { continue };
+            slot.ruling = Some(ruling.verdict);
+            slot.mark = None;
+            let claim = slot.claim().filter(|_| ruling.verdict == RulingVerdict::Rejected);
+            if let Some(claim) = claim {
+                rejected.entry(claim).or_default().insert(name);
+            }
+            self.rulings.insert(name, recorded(ruling, event.at));
+        }
+        for (id, names) in rejected {
+            self.release(id, &names);
+        }
+        self.unmark_beside(&event.revoked);
+    }
+
     /// Forgets what has been settled for long at `now`.
     pub fn apply_sweep(&mut self, now: Timestamp) {
         let oldest = now.plus_seconds(-TRIP_SECONDS_KEPT);
@@ -198,6 +236,14 @@ impl TripBook {
     pub fn restore_mark(&mut self, name: TripName, reason: TripReason) {
         if let Some(slot) = self.slot_mut(name) {
             slot.mark = Some(reason);
+        }
+    }
+
+    /// Takes a ruling of a snapshot.
+    pub fn restore_ruling(&mut self, ruling: &Ruling, at: Timestamp) {
+        if let Some(slot) = self.slot_mut(ruling.name) {
+            slot.ruling = Some(ruling.verdict);
+            self.rulings.insert(ruling.name, recorded(ruling, at));
         }
     }
 
@@ -236,6 +282,23 @@ impl TripBook {
     /// All trips.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().flatten()
+    }
+
+    /// Those of the trips in the `count` places from `first` on; none behind the last place.
+    pub fn slots_from(&self, first: usize, count: usize) -> Option<impl Iterator<Item = &Slot>> {
+        let end = first.saturating_add(count).min(self.slots.len());
+        let places = self.slots.get(first..end).filter(|places| !places.is_empty())?;
+        Some(places.iter().flatten())
+    }
+
+    /// What a person decided of a trip.
+    pub fn ruling(&self, name: TripName) -> Option<&RecordedRuling> {
+        self.rulings.get(&name)
+    }
+
+    /// All rulings.
+    pub fn rulings(&self) -> impl Iterator<Item = (TripName, &RecordedRuling)> {
+        self.rulings.iter().map(|(name, ruling)| (*name, ruling))
     }
 
     /// How many trips are in memory.
@@ -280,14 +343,16 @@ impl TripBook {
 
     /// The spans of numbers of trips that have left memory.
     pub fn forgotten(&self) -> impl Iterator<Item = (TerminalId, TripSeq, TripSeq)> {
-        self.forgotten.spans.iter().map(|((terminal, first), last)| (*terminal, *first, *last))
+        self.forgotten.spans()
     }
 
     fn extend(&mut self, id: ClaimId, lines: &[ClaimLine], marks: &[(TripName, TripReason)]) {
         let Some(mut claim) = self.claims.remove(&id) else { return };
+        // One that was handed in has all its lines: what comes again has left it since.
+        let is_draft = claim.state == ClaimState::Draft;
         for line in lines {
             match self.slot_mut(line.name) {
-                Some(slot) if slot.claim == 0 && !claim.is_archived => {
+                Some(slot) if slot.claim == 0 && is_draft => {
                     slot.claim = number_of(id);
                     claim.take(*line);
                 }
@@ -296,6 +361,33 @@ impl TripBook {
         }
         self.claims.insert(id, claim);
         marks.iter().for_each(|(name, reason)| self.restore_mark(*name, *reason));
+    }
+
+    /// Takes rejected trips out of a draft. A claim that was handed in keeps what it has: then this was
+    /// applied before, and the trips have been accepted again since.
+    fn release(&mut self, id: ClaimId, names: &BTreeSet<TripName>) {
+        let Some(claim) = self.claims.get_mut(&id) else { return };
+        if claim.state > ClaimState::Draft {
+            return;
+        }
+        claim.release(names);
+        for name in names {
+            if let Some(slot) = self.slot_mut(*name) {
+                slot.claim = 0;
+            }
+        }
+    }
+
+    /// Lets trips of the cards of these be looked at again when the next claim is drawn up.
+    fn unmark_beside(&mut self, names: &[TripName]) {
+        let cards: HashSet<u32> =
+            names.iter().filter_map(|name| Some(self.slot(*name)?.card)).collect();
+        if cards.is_empty() {
+            return;
+        }
+        for slot in self.slots.iter_mut().flatten().filter(|slot| cards.contains(&slot.card)) {
+            slot.mark = None;
+        }
     }
 
     fn with_claim(&mut self, id: ClaimId, change: impl FnOnce(&mut Claim)) {
@@ -315,6 +407,7 @@ impl TripBook {
             self.keys.remove(&key);
         }
         self.free.push(at);
+        self.rulings.remove(&name);
         self.forgotten.insert(name.terminal, name.seq, name.seq);
     }
 
@@ -328,6 +421,10 @@ impl TripBook {
         let is = |at: &u32| slot_at(&self.slots, *at).is_some_and(|slot| slot.name == name);
         self.names.find(hash, is).copied()
     }
+}
+
+fn recorded(ruling: &Ruling, at: Timestamp) -> RecordedRuling {
+    RecordedRuling { verdict: ruling.verdict, reason: ruling.reason.clone(), at }
 }
 
 fn refuse(claim: &mut Claim, refusals: &[Refusal]) {
@@ -361,38 +458,6 @@ fn number_of(id: ClaimId) -> u32 {
     u32::try_from(id.0).unwrap_or(u32::MAX)
 }
 
-/// The numbers of trips that have left memory, as spans.
-#[derive(Debug, Default)]
-struct Forgotten {
-    spans: BTreeMap<(TerminalId, TripSeq), TripSeq>,
-}
-
-impl Forgotten {
-    fn insert(&mut self, terminal: TerminalId, first: TripSeq, last: TripSeq) {
-        let (mut first, mut last) = (first, last);
-        let before = self.spans.range(..=(terminal, first)).next_back();
-        if let Some(((known, start), end)) = before
-            && *known == terminal
-            && end.0 >= first.0.saturating_sub(1)
-        {
-            (first, last) = (*start, last.max(*end));
-        }
-        let next = TripSeq(last.0.saturating_add(1));
-        let behind = self.spans.range((terminal, first)..=(terminal, next));
-        let joined: Vec<_> = behind.map(|((_, start), end)| (*start, *end)).collect();
-        for (start, end) in joined {
-            self.spans.remove(&(terminal, start));
-            last = last.max(end);
-        }
-        self.spans.insert((terminal, first), last);
-    }
-
-    fn contains(&self, name: TripName) -> bool {
-        let before = self.spans.range(..=(name.terminal, name.seq)).next_back();
-        before.is_some_and(|((terminal, _), last)| *terminal == name.terminal && name.seq <= *last)
-    }
-}
-
 /// Why stored trips cannot be entered.
 #[derive(Debug, thiserror::Error)]
 pub enum TripBookError {
@@ -407,22 +472,6 @@ pub enum TripBookError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spans_of_forgotten_numbers_join() {
-        let mut forgotten = Forgotten::default();
-        let (one, two) = (TerminalId(1), TerminalId(2));
-        for seq in [5, 1, 3, 2, 9, 4, 8] {
-            forgotten.insert(one, TripSeq(seq), TripSeq(seq));
-        }
-        forgotten.insert(two, TripSeq(1), TripSeq(7));
-        let spans: Vec<_> =
-            forgotten.spans.iter().map(|((t, first), last)| (t.0, first.0, last.0)).collect();
-        assert_eq!(spans, [(1, 1, 5), (1, 8, 9), (2, 1, 7)]);
-        let has = |terminal, seq| forgotten.contains(TripName { terminal, seq: TripSeq(seq) });
-        assert!(has(one, 1) && has(one, 5) && !has(one, 6) && has(one, 8) && !has(one, 10));
-        assert!(!has(two, 0) && has(two, 7) && !has(two, 8) && !has(TerminalId(3), 1));
-    }
 
     #[test]
     fn a_slot_is_small() {

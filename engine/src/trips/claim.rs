@@ -1,7 +1,7 @@
 //! A reimbursement claim: the trips that a carrier is to be paid for over a period, and the states
 //! it goes through (catalogue §6.6): draft, submitted, processed, accepted or partly refused, paid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calendar::{Day, Timestamp, UtcOffset};
 use crate::ids::{Kopecks, OrganizationId};
@@ -192,6 +192,19 @@ impl Claim {
         self.lines.push(line);
         self.totals.line_count += 1;
         self.totals.total.0 = self.totals.total.0.saturating_add(line.amount.0);
+    }
+
+    /// Lets go of trips that are not owed after all.
+    pub fn release(&mut self, names: &BTreeSet<TripName>) {
+        let totals = &mut self.totals;
+        self.lines.retain(|line| {
+            let stays = !names.contains(&line.name);
+            if !stays {
+                totals.line_count -= 1;
+                totals.total.0 = totals.total.0.saturating_sub(line.amount.0);
+            }
+            stays
+        });
     }
 
     /// Refuses trips that have an amount in this claim; each once, with the first reason.

@@ -1,4 +1,4 @@
-//! The clerk: the one writer of trips and claims.
+//! The clerk: the one writer of trips, rulings and claims.
 //!
 //! Plans against the book and what was planned before in the same group, has the records made durable,
 //! and only then applies them. After an append whose end is unknown nothing more is planned until the
@@ -15,7 +15,8 @@ use crate::entries::push_entry;
 use crate::ids::{OrganizationId, TerminalId};
 use crate::ledger::Ledger;
 use crate::limits::{
-    CLAIM_LINES_PER_RECORD, CLAIMS_MAX, REFUSALS_PER_RECORD, TRIP_BATCH_BYTES, TRIP_RECORD_BYTES,
+    CLAIM_LINES_PER_RECORD, CLAIMS_MAX, REFUSALS_PER_RECORD, RULINGS_MAX, RULINGS_PER_RECORD,
+    TRIP_BATCH_BYTES, TRIP_RECORD_BYTES,
 };
 use crate::record::{Record, TripList};
 use crate::registry::Registry;
@@ -27,6 +28,7 @@ use crate::trips::claim::{
 use crate::trips::evaluation::{Scope, evaluate};
 use crate::trips::judge::{Circumstances, TripRules, judge};
 use crate::trips::registries::HolderRegistries;
+use crate::trips::ruling::{Ruling, RulingOutcome, RulingPlan};
 use crate::trips::stored::write_trip;
 use crate::trips::trip::{
     RecordedTrip, Standing, Trip, TripKey, TripName, TripOutcome, TripReason,
@@ -140,16 +142,7 @@ impl Clerk {
             return Err(ClaimError::Unavailable);
         }
         let (id, events) = self.plan_order(order, knowledge)?;
-        let mut batch = TripRecords::default();
-        let mut batches = Vec::new();
-        for event in &events {
-            Record::Claim(event.clone()).push(&mut batch.bytes);
-            batch.count += 1;
-            if batch.bytes.len() > TRIP_BATCH_BYTES {
-                batches.push(std::mem::take(&mut batch));
-            }
-        }
-        batches.extend((batch.count > 0).then_some(batch));
+        let batches = batches_of(events.iter().map(|event| Record::Claim(event.clone())));
         if !batches.is_empty() && !append(batches) {
             self.is_unresolved = true;
             return Err(ClaimError::Unavailable);
@@ -157,6 +150,33 @@ impl Clerk {
         let mut book = write(&self.book);
         events.iter().for_each(|event| book.apply_claim(event));
         book.claim(id).map(|claim| claim.summary()).ok_or(ClaimError::NotFound)
+    }
+
+    /// Records rulings, each by itself; at most [`RULINGS_MAX`] together.
+    pub fn rule(
+        &mut self,
+        rulings: Vec<Ruling>,
+        now: Timestamp,
+        append: Append<'_>,
+    ) -> Vec<RulingOutcome> {
+        let unavailable = vec![RulingOutcome::Unavailable; rulings.len()];
+        if self.is_unresolved || rulings.len() > RULINGS_MAX {
+            return unavailable;
+        }
+        let mut plan = RulingPlan::default();
+        let outcomes = {
+            let book = read(&self.book);
+            rulings.into_iter().map(|ruling| plan.take(&book, ruling)).collect()
+        };
+        let events = plan.into_events(now, RULINGS_PER_RECORD);
+        let batches = batches_of(events.iter().map(|event| Record::Rulings(event.clone())));
+        if !batches.is_empty() && !append(batches) {
+            self.is_unresolved = true;
+            return unavailable;
+        }
+        let mut book = write(&self.book);
+        events.iter().for_each(|event| book.apply_rulings(event));
+        outcomes
     }
 
     /// Forgets what has been settled for long; whether that is durable.
@@ -387,6 +407,20 @@ fn content_of(trip: &Trip) -> u64 {
     let mut clipped = trip.clone();
     clipped.clip();
     clipped.content()
+}
+
+fn batches_of(records: impl Iterator<Item = Record>) -> Vec<TripRecords> {
+    let mut batch = TripRecords::default();
+    let mut batches = Vec::new();
+    for record in records {
+        record.push(&mut batch.bytes);
+        batch.count += 1;
+        if batch.bytes.len() > TRIP_BATCH_BYTES {
+            batches.push(std::mem::take(&mut batch));
+        }
+    }
+    batches.extend((batch.count > 0).then_some(batch));
+    batches
 }
 
 fn records_of(lists: &[TripList]) -> Vec<TripRecords> {

@@ -1,4 +1,4 @@
-//! The clerk's desk: a bounded queue of uploads and orders, and the thread that works it off.
+//! The clerk's desk: a bounded queue of uploads, orders and rulings, and the thread that works it off.
 //!
 //! Queue: [`TRIP_ERRANDS_MAX`] errands with [`TRIPS_WAITING_MAX`] trips together, one more is answered
 //! "unavailable" at once. Group: the trips of all uploads that wait, up to [`TRIP_GROUP_MAX`]. Owns the
@@ -25,6 +25,7 @@ use crate::trips::book::TripBook;
 use crate::trips::claim::{ClaimError, ClaimOrder, ClaimSummary};
 use crate::trips::clerk::{Clerk, Knowledge, TripRecords, UploadScope};
 use crate::trips::registries::HolderRegistries;
+use crate::trips::ruling::{Ruling, RulingOutcome};
 use crate::trips::trip::{Trip, TripOutcome};
 
 /// How long a group may wait to become durable.
@@ -36,8 +37,14 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(6 * 3_600);
 
 /// What somebody wants of the clerk.
 enum Errand {
-    Order(ClaimOrder, Deadline, oneshot::Sender<Result<ClaimSummary, ClaimError>>),
+    Change(Change),
     Upload(UploadScope, Vec<Trip>, Deadline, oneshot::Sender<Vec<TripOutcome>>),
+}
+
+/// What is worked off by itself.
+enum Change {
+    Order(ClaimOrder, Deadline, oneshot::Sender<Result<ClaimSummary, ClaimError>>),
+    Rule(Vec<Ruling>, Deadline, oneshot::Sender<Vec<RulingOutcome>>),
 }
 
 /// The side of the desk that callers see.
@@ -111,12 +118,25 @@ impl Desk {
         deadline: Deadline,
     ) -> Result<ClaimSummary, ClaimError> {
         let (reply, answer) = oneshot::channel();
-        if !self.hand_over(Errand::Order(order, deadline, reply)) {
+        if !self.hand_over(Errand::Change(Change::Order(order, deadline, reply))) {
             return Err(ClaimError::Unavailable);
         }
         match tokio::time::timeout_at(deadline.0.into(), answer).await {
             Ok(Ok(result)) => result,
             _ => Err(ClaimError::Unavailable),
+        }
+    }
+
+    /// Has disputed trips decided on; one outcome for each ruling, in their order.
+    pub async fn rule(&self, rulings: Vec<Ruling>, deadline: Deadline) -> Vec<RulingOutcome> {
+        let unavailable = vec![RulingOutcome::Unavailable; rulings.len()];
+        let (reply, answer) = oneshot::channel();
+        if !self.hand_over(Errand::Change(Change::Rule(rulings, deadline, reply))) {
+            return unavailable;
+        }
+        match tokio::time::timeout_at(deadline.0.into(), answer).await {
+            Ok(Ok(outcomes)) => outcomes,
+            _ => unavailable,
         }
     }
 
@@ -183,7 +203,7 @@ pub fn run(desk: &Desk, mut seat: Seat, shelf: &Shelf) {
 }
 
 impl Seat {
-    /// Works off the uploads up to the next order, or one order.
+    /// Works off the uploads up to the next change, or one change.
     fn work(&mut self, errands: &mut VecDeque<Errand>, shelf: &Shelf) {
         let mut group: Vec<Waiting> = Vec::new();
         let mut trip_count = 0;
@@ -200,16 +220,9 @@ impl Seat {
                         break;
                     }
                 }
-                Errand::Order(order, deadline, reply) if group.is_empty() => {
-                    if !deadline.passed(Instant::now()) {
-                        let result = self.order(order, shelf);
-                        // Who asked may have gone away.
-                        let _ = reply.send(result);
-                    }
-                    return;
-                }
-                order @ Errand::Order(..) => {
-                    errands.push_front(order);
+                Errand::Change(change) if group.is_empty() => return self.change(change, shelf),
+                change @ Errand::Change(_) => {
+                    errands.push_front(change);
                     break;
                 }
             }
@@ -235,6 +248,29 @@ impl Seat {
             // Who uploaded may have gone away; a repeat will be a duplicate.
             let _ = reply.send(outcomes);
         }
+    }
+
+    /// Who asked may have gone away.
+    fn change(&mut self, change: Change, shelf: &Shelf) {
+        match change {
+            Change::Order(_, deadline, _) | Change::Rule(_, deadline, _)
+                if deadline.passed(Instant::now()) => {}
+            Change::Order(order, _, reply) => {
+                let _ = reply.send(self.order(order, shelf));
+            }
+            Change::Rule(rulings, _, reply) => {
+                let _ = reply.send(self.rule(rulings, shelf));
+            }
+        }
+    }
+
+    fn rule(&mut self, rulings: Vec<Ruling>, shelf: &Shelf) -> Vec<RulingOutcome> {
+        let mut clerk = lock(&self.clerk);
+        if !resolve(&mut clerk, shelf) {
+            return vec![RulingOutcome::Unavailable; rulings.len()];
+        }
+        let now = shelf.caretaker.partition.now();
+        clerk.rule(rulings, now, &mut |records| append(&shelf.caretaker, records))
     }
 
     fn order(&mut self, order: ClaimOrder, shelf: &Shelf) -> Result<ClaimSummary, ClaimError> {

@@ -8,13 +8,16 @@ use tokio::sync::broadcast;
 use crate::calendar::Timestamp;
 use crate::command::Deadline;
 use crate::ids::{Kopecks, OrganizationId};
+use crate::registry::Registry;
 use crate::supervisor::Caretaker;
 use crate::trips::block::{BlockChange, Blocks};
 use crate::trips::book::TripBook;
 use crate::trips::claim::{ClaimError, ClaimId, ClaimOrder, ClaimState, ClaimSummary};
 use crate::trips::clerk::{Clerk, UploadScope};
 use crate::trips::desk::{Desk, Seat, Shelf};
+use crate::trips::listing::{self, TripPage, TripQuery};
 use crate::trips::registries::{HolderRegistries, NoRegistries};
+use crate::trips::ruling::{Ruling, RulingOutcome};
 use crate::trips::trip::{RecordedTrip, Trip, TripName, TripOutcome};
 
 /// Imports whose blocks a subscriber may be behind; past it, it hears that it missed some and reads
@@ -93,6 +96,12 @@ impl Trips {
         self.desk.order(order, deadline).await
     }
 
+    /// Decides on disputed trips, at most [`crate::limits::RULINGS_MAX`]; one outcome for each ruling,
+    /// in their order. What is not "unavailable" is durable.
+    pub async fn rule(&self, rulings: Vec<Ruling>, deadline: Deadline) -> Vec<RulingOutcome> {
+        self.desk.rule(rulings, deadline).await
+    }
+
     /// Claims, the newest first, from the `skipped`th on, and how many there are.
     pub fn claims(
         &self,
@@ -124,6 +133,12 @@ impl Trips {
             trip: book.slot(line.name).and_then(|slot| slot.recorded()),
         });
         view.collect()
+    }
+
+    /// A page of trips; takes some tens of milliseconds for millions of them. Dates are those of each
+    /// carrier's clock in `registry`.
+    pub fn list(&self, query: &TripQuery, registry: &Registry) -> TripPage {
+        listing::page(self.desk.book(), query, registry)
     }
 
     /// How many trips are in memory.

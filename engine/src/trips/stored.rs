@@ -11,6 +11,7 @@ use crate::identifier::Digest;
 use crate::ids::{CategoryId, Kopecks, OrganizationId, ServiceId, TerminalId, TransactionId};
 use crate::trips::block::BlockChange;
 use crate::trips::claim::{ClaimEvent, ClaimId, ClaimLine, ClaimTotals, Period, Refusal};
+use crate::trips::ruling::{Ruling, RulingEvent, RulingVerdict};
 use crate::trips::trip::{
     RecordedTrip, RegistryVersion, Standing, Trip, TripEvent, TripKey, TripMode, TripName,
     TripReason, TripSeq, TripTexts, TripVerdict,
@@ -250,6 +251,34 @@ pub fn read_claim_event(bytes: &[u8]) -> Result<ClaimEvent, StoredTripError> {
     })
 }
 
+/// Name, whether it is accepted, reason.
+type StoredRuling = (u64, u64, bool, String);
+
+/// Appends the stored form of rulings.
+pub fn write_rulings(event: &RulingEvent, out: &mut Vec<u8>) {
+    let ruling = |ruling: &Ruling| -> StoredRuling {
+        let is_accepted = ruling.verdict == RulingVerdict::Accepted;
+        (ruling.name.terminal.0, ruling.name.seq.0, is_accepted, ruling.reason.clone())
+    };
+    let rulings: Vec<StoredRuling> = event.rulings.iter().map(ruling).collect();
+    let revoked = event.revoked.iter().map(|name| (name.terminal.0, name.seq.0));
+    pack(out, &(event.at.0, rulings, revoked.collect::<Vec<_>>()));
+}
+
+/// Reads the stored form of rulings.
+pub fn read_rulings(bytes: &[u8]) -> Result<RulingEvent, StoredTripError> {
+    let (at, rulings, revoked) = unpack::<(i64, Vec<StoredRuling>, Vec<(u64, u64)>)>(bytes)?;
+    let ruling = |(terminal, seq, is_accepted, reason): StoredRuling| {
+        let verdict = if is_accepted { RulingVerdict::Accepted } else { RulingVerdict::Rejected };
+        Ruling { name: trip_name(terminal, seq), verdict, reason }
+    };
+    Ok(RulingEvent {
+        at: Timestamp(at),
+        rulings: rulings.into_iter().map(ruling).collect(),
+        revoked: revoked.into_iter().map(|(terminal, seq)| trip_name(terminal, seq)).collect(),
+    })
+}
+
 /// Appends changes of blocks: identifier, blocked or not, instant.
 pub fn write_blocks(changes: &[BlockChange], out: &mut Vec<u8>) {
     for change in changes {
@@ -383,6 +412,24 @@ mod tests {
             assert_eq!(read_claim_event(&bytes).unwrap(), event);
             assert!((0..bytes.len()).all(|cut| read_claim_event(&bytes[..cut]).is_err()));
         }
+    }
+
+    #[test]
+    fn rulings_come_back_as_they_went() {
+        let ruling = |seq, verdict| Ruling {
+            name: trip_name(1, seq),
+            verdict,
+            reason: "акт № 7".to_owned(),
+        };
+        let event = RulingEvent {
+            at: Timestamp(-3),
+            rulings: vec![ruling(1, RulingVerdict::Accepted), ruling(2, RulingVerdict::Rejected)],
+            revoked: vec![trip_name(1, 2)],
+        };
+        let mut bytes = Vec::new();
+        write_rulings(&event, &mut bytes);
+        assert_eq!(read_rulings(&bytes).unwrap(), event);
+        assert!((0..bytes.len()).all(|cut| read_rulings(&bytes[..cut]).is_err()));
     }
 
     #[test]

@@ -130,6 +130,17 @@ pub enum Standing {
     Rejected(TripReason),
 }
 
+/// How a trip stands now.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum TripState {
+    /// Reimbursable where something was granted, at once or by a ruling.
+    Accepted,
+    /// Nobody has decided on it yet.
+    Disputed,
+    /// Refused, at once or by a ruling.
+    Rejected,
+}
+
 /// What is answered for one trip of an upload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TripOutcome {
@@ -240,13 +251,15 @@ impl Trip {
     }
 
     /// What the carrier is owed: tariff times discount to the kopeck, half a kopeck up; the carrier's
-    /// own rounding where that was told.
+    /// own rounding where that was told. Where a person accepted a benefit that is wrong, never more
+    /// than either.
     pub fn reimbursement(&self) -> Kopecks {
         if self.benefit.0 > 0 && self.benefit_is_right() {
             return self.benefit;
         }
         let hundredths = u128::from(self.tariff.0) * u128::from(self.discount_percent);
-        Kopecks(u64::try_from((hundredths + 50) / 100).unwrap_or(u64::MAX))
+        let product = u64::try_from((hundredths + 50) / 100).unwrap_or(u64::MAX);
+        Kopecks(if self.benefit.0 > 0 { product.min(self.benefit.0) } else { product })
     }
 
     /// Whether the stated benefit is less than a kopeck away from tariff times discount.
@@ -359,6 +372,9 @@ mod tests {
         check(9_001, 50, 4_502, None);
         check(9_000, 50, 4_501, None);
         check(9_000, 100, 4_500, None);
+        // Accepted by a ruling all the same.
+        assert_eq!(trip(9_000, 100, 4_500).reimbursement(), Kopecks(4_500));
+        assert_eq!(trip(9_000, 50, 9_000).reimbursement(), Kopecks(4_500));
     }
 
     #[test]

@@ -35,8 +35,8 @@ impl Door {
 
     fn check(&self, call: Call, token: Option<&str>, client: &str, expected: Option<ApiError>) {
         let client = Some(client.parse().unwrap());
-        let knock =
-            Knock { call, token: token.map(str::as_bytes), client, now: Timestamp(1_000_000) };
+        let (method, token) = (&Method::POST, token.map(str::as_bytes));
+        let knock = Knock { call, method, token, client, now: Timestamp(1_000_000) };
         let admitted = admit(&self.tokens, &self.directory, &knock);
         assert_eq!(admitted.err(), expected, "{call:?} {client:?}");
     }

@@ -18,7 +18,6 @@ use std::fmt::Write;
 
 use actix_web::HttpRequest;
 use actix_web::http::Method;
-use actix_web::web::Query;
 use engine::calendar::Day;
 use engine::command::Deadline;
 use engine::directory::OrganizationRole;
@@ -26,11 +25,11 @@ use engine::ids::TerminalId;
 use engine::limits::{CLAIM_DAYS_MAX, REFUSAL_CHARACTERS_MAX, REFUSALS_MAX};
 use engine::trips::claim::{ClaimId, ClaimOrder, ClaimState, ClaimSummary, Period, Refusal};
 use engine::trips::office::{ClaimLineView, ClaimReader};
-use engine::trips::trip::{TripName, TripSeq};
+use engine::trips::trip::{TripName, TripSeq, TripTexts};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::api::fields::{self, Field, PAGE_SIZE_MAX};
+use crate::api::fields::{self, Field, PAGE_SIZE_MAX, parameter};
 use crate::api::items::Items;
 use crate::api::{Answer, Caller, claim_file, push_json_string};
 use crate::errors::ApiError;
@@ -93,7 +92,12 @@ pub async fn answer(
         (Some(Target::One(id)), _) => return show(gateway, reader, id, request),
         (Some(Target::Step(id, "export")), _) => {
             let claim = known(gateway, reader, id)?;
-            return claim_file::answer(gateway, claim, &parameter(request, "format")?).await;
+            return claim_file::answer(
+                gateway,
+                claim,
+                &parameter(request.query_string(), "format")?,
+            )
+            .await;
         }
         (Some(Target::All), _) => ClaimOrder::Draft(caller.id, read_period(body)?),
         (Some(Target::Step(id, "submit")), _) => ClaimOrder::Submit(caller.id, id),
@@ -220,19 +224,25 @@ fn write_line(out: &mut String, line: &ClaimLineView) {
         if trip.companion {
             out.push_str(",\"companion\":true");
         }
-        let names = ["route", "vehicle", "fromStop", "toStop", "ticket"];
-        for (name, text) in names.iter().zip(trip.texts.all()) {
-            if !text.is_empty() {
-                let _infallible = write!(out, ",\"{name}\":");
-                push_json_string(out, text);
-            }
-        }
+        write_texts(out, &trip.texts);
     }
     if let Some(refusal) = &line.refusal {
         out.push_str(",\"refusal\":");
         push_json_string(out, refusal);
     }
     out.push('}');
+}
+
+/// The words of a trip, those that there are.
+pub fn write_texts(out: &mut String, texts: &TripTexts) {
+    let names = ["route", "vehicle", "fromStop", "toStop", "ticket"];
+    for (name, text) in names.iter().zip(texts.all()) {
+        if !text.is_empty() {
+            // Writing into a string cannot fail.
+            let _infallible = write!(out, ",\"{name}\":");
+            push_json_string(out, text);
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -247,7 +257,11 @@ struct PeriodFields<'a> {
 fn read_period(body: &[u8]) -> Result<Period, ApiError> {
     let given = fields::parse::<PeriodFields<'_>>(body)?;
     let (first, last) = (fields::required(given.date_from)?, fields::required(given.date_to)?);
-    let (first, last) = (fields::date(first)?, fields::date(last)?);
+    period_of(fields::date(first)?, fields::date(last)?)
+}
+
+/// The dates between these, both included.
+pub fn period_of(first: Day, last: Day) -> Result<Period, ApiError> {
     let days = |first: Day, last: Day| last.0.checked_sub(first.0);
     let in_range = days(first, last).is_some_and(|days| (0..CLAIM_DAYS_MAX).contains(&days));
     in_range.then_some(Period { first, last }).ok_or(ApiError::BadInterval)
@@ -307,24 +321,13 @@ struct Page {
 
 fn page(request: &HttpRequest) -> Result<Page, ApiError> {
     let number = |name, default: usize| {
-        let given = parameter(request, name)?;
+        let given = parameter(request.query_string(), name)?;
         if given.is_empty() { Ok(default) } else { given.parse().map_err(|_| ApiError::BadFormat) }
     };
     let (index, size) = (number("pageIndex", 0)?, number("pageSize", 50)?);
     let in_range = u32::try_from(size).is_ok_and(|size| (1..=PAGE_SIZE_MAX).contains(&size));
     let skipped = index.checked_mul(size).filter(|_| in_range).ok_or(ApiError::BadFormat)?;
     Ok(Page { index, size, skipped })
-}
-
-/// A parameter of the query, empty where there is none.
-fn parameter(request: &HttpRequest, name: &str) -> Result<String, ApiError> {
-    let pairs = Query::<Vec<(String, String)>>::from_query(request.query_string());
-    let pairs = pairs.map_err(|_| ApiError::BadFormat)?.into_inner();
-    let mut values = pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value.unwrap_or_default()),
-        _ => Err(ApiError::BadFormat),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Reading of request bodies: what a field holds, and which error it is when it does not.
+//! Reading of request bodies and queries: what a field holds, and which error it is when it does not.
 //!
 //! A body is parsed once into the texts of its known fields, borrowed from it. Only then each field
 //! is read as what the method needs, so that the errors come in their documented order and not in
@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use actix_web::web::Query;
 use engine::calendar::Day;
 use engine::ids::{CategoryId, HolderId, Kopecks, ServiceId, TerminalId, TransactionId};
 use serde::Deserialize;
@@ -21,7 +22,7 @@ pub type Field<'a> = Option<&'a RawValue>;
 /// The largest page (C-18).
 pub const PAGE_SIZE_MAX: u32 = 1_000;
 /// The page that is given where none was asked for (C-18).
-const PAGE_SIZE: u32 = 50;
+pub const PAGE_SIZE: u32 = 50;
 
 /// Parses a body, which must be a JSON object in UTF-8.
 pub fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
@@ -68,6 +69,17 @@ pub fn date(field: &RawValue) -> Result<Day, ApiError> {
 pub fn amount(field: Field<'_>) -> Result<Option<Kopecks>, ApiError> {
     let Some(field) = field else { return Ok(None) };
     money::parse(field.get()).map(Some).ok_or(ApiError::BadFormat)
+}
+
+/// A parameter of a query, empty where there is none.
+pub fn parameter(query: &str, name: &str) -> Result<String, ApiError> {
+    let pairs = Query::<Vec<(String, String)>>::from_query(query);
+    let pairs = pairs.map_err(|_| ApiError::BadFormat)?.into_inner();
+    let mut values = pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.unwrap_or_default()),
+        _ => Err(ApiError::BadFormat),
+    }
 }
 
 /// `pageIndex` and `pageSize` with their defaults.

@@ -33,10 +33,12 @@ pub mod claims;
 pub mod fields;
 pub mod identification;
 pub mod items;
+pub mod rulings;
 pub mod services;
 pub mod settle;
 pub mod tickets;
 pub mod transactions;
+pub mod trip_list;
 pub mod trips;
 
 /// Who calls, as far as the methods need to know.
@@ -116,6 +118,7 @@ fn allowed_methods(call: Call, path: &str) -> &'static [Method] {
         Call::Unknown => &[],
         Call::Claims => claims::allowed_methods(path),
         Call::Discovery | Call::PublicKeys => &[Method::GET],
+        Call::Trips => &[Method::GET, Method::POST],
         _ => &[Method::POST],
     }
 }
@@ -155,6 +158,7 @@ async fn method(
     let registry = Guard::into_inner(gateway.engine.registry());
     let knock = Knock {
         call,
+        method: request.method(),
         token: bearer(request.headers()),
         client: gateway.proxies.client(request.peer_addr(), request.headers()),
         now: gateway.clock.now(),
@@ -168,6 +172,7 @@ async fn method(
     let bytes_max = match call {
         Call::Checks => limits.batch_bytes_max,
         Call::Claims => limits.body_bytes_max.max(claims::BODY_BYTES_MAX),
+        Call::Rulings => limits.body_bytes_max.max(rulings::BODY_BYTES_MAX),
         Call::Trips => limits.trips_bytes_max,
         _ => limits.body_bytes_max,
     };
@@ -178,9 +183,13 @@ async fn method(
         Call::Checks => batch::answer(gateway, &caller, &body, deadline).await,
         Call::Claims => claims::answer(gateway, &caller, request, &body, deadline).await,
         Call::Confirm => settle::confirm(gateway, &caller, &body, deadline).await,
+        Call::Rulings => rulings::answer(gateway, &body, deadline).await,
         Call::Services => services::answer(gateway, &caller, &body),
         Call::Tickets => tickets::answer(gateway, &caller, &body),
         Call::Transactions => transactions::answer(gateway, &caller, &body, deadline).await,
+        Call::Trips if request.method() == Method::GET => {
+            trip_list::answer(gateway, &caller, request, deadline).await
+        }
         Call::Trips => trips::answer(gateway, &caller, request, &body, deadline).await,
         Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => {
             Err(ApiError::PathNotFound)
@@ -191,6 +200,7 @@ async fn method(
 /// What is known of a call before its body.
 struct Knock<'a> {
     call: Call,
+    method: &'a Method,
     token: Option<&'a [u8]>,
     client: Option<IpAddr>,
     now: Timestamp,
@@ -221,9 +231,14 @@ fn admit<'a>(
             access.scopes.include(Scopes::ECS_WEB_API) && history
         }
         Call::Claims => access.scopes.include(Scopes::ECS_WEB_API) && organization.serves(),
-        Call::Trips => {
-            let carrier = organization.role == OrganizationRole::Acceptor;
-            access.scopes.include(Scopes::ECS_WEB_API) && organization.serves() && carrier
+        Call::Rulings | Call::Trips => {
+            let may = match (knock.call, knock.method) {
+                // Both read, each what is theirs.
+                (Call::Trips, &Method::GET) => true,
+                (Call::Trips, _) => organization.role == OrganizationRole::Acceptor,
+                _ => organization.role == OrganizationRole::Ministry,
+            };
+            access.scopes.include(Scopes::ECS_WEB_API) && organization.serves() && may
         }
         Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => false,
     };

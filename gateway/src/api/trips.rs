@@ -30,7 +30,7 @@ use crate::errors::ApiError;
 use crate::gateway::Gateway;
 use crate::metrics::Outcome;
 use crate::money;
-use crate::trips::{result_of, trip_of};
+use crate::trips::{reason_name, result_of, trip_of};
 
 /// Trips after which other requests of the worker get a turn.
 const TURN_TRIPS: usize = 512;
@@ -336,21 +336,6 @@ fn status_name(status: wire::TripStatus) -> &'static str {
         wire::TripStatus::Duplicate => "duplicate",
         wire::TripStatus::Rejected => "rejected",
         wire::TripStatus::Unavailable => "unavailable",
-    }
-}
-
-fn reason_name(reason: wire::TripReason) -> &'static str {
-    match reason {
-        wire::TripReason::Amount => "amount",
-        wire::TripReason::Blocked => "blocked",
-        wire::TripReason::Future => "future",
-        wire::TripReason::LateReview => "late_review",
-        wire::TripReason::Limit => "limit",
-        wire::TripReason::Malformed => "malformed",
-        wire::TripReason::NoRight => "no_right",
-        wire::TripReason::Registry => "registry",
-        wire::TripReason::Repeat => "repeat",
-        wire::TripReason::Terminal => "terminal",
     }
 }
 

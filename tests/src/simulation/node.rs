@@ -24,6 +24,7 @@ use engine::trips::claim::{ClaimError, ClaimOrder, ClaimSummary};
 use engine::trips::clerk::{Append, Clerk, Knowledge, TripRecords, UploadScope};
 use engine::trips::judge::TripRules;
 use engine::trips::registries::{HolderRegistries, NoRegistries};
+use engine::trips::ruling::{Ruling, RulingOutcome};
 use engine::trips::trip::{Trip, TripOutcome};
 
 use crate::memory::{HandClock, MemoryHistory, MemoryJournal, MemorySnapshots};
@@ -204,6 +205,18 @@ impl Node {
     ) -> Result<ClaimSummary, ClaimError> {
         self.with_clerk(registry, now, |clerk, knowledge, append| {
             clerk.order(order, knowledge, append)
+        })
+    }
+
+    /// The clerk records rulings, and the committer makes them durable.
+    pub fn rule(
+        &mut self,
+        registry: &Registry,
+        now: Timestamp,
+        rulings: Vec<Ruling>,
+    ) -> Vec<RulingOutcome> {
+        self.with_clerk(registry, now, |clerk, knowledge, append| {
+            clerk.rule(rulings, knowledge.now, append)
         })
     }
 

@@ -1,4 +1,4 @@
-//! Uploads and claims: what must come of them, kept in plain sets.
+//! Uploads, rulings and claims: what must come of them, kept in plain sets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,9 +7,10 @@ use engine::ids::OrganizationId;
 use engine::trips::book::TripBook;
 use engine::trips::claim::{ClaimError, ClaimOrder, Period};
 use engine::trips::clerk::UploadScope;
-use engine::trips::trip::{Standing, Trip, TripName, TripOutcome};
+use engine::trips::ruling::{Ruling, RulingOutcome, RulingVerdict};
+use engine::trips::trip::{Standing, Trip, TripName, TripOutcome, TripState};
 use rand::Rng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, IteratorRandom};
 
 use crate::simulation::story::Story;
 
@@ -23,6 +24,8 @@ pub struct Travel {
     sent: Vec<Trip>,
     /// How each stood when it was acknowledged.
     standings: BTreeMap<TripName, Standing>,
+    /// What was last decided of disputed trips, as far as that is known.
+    rulings: BTreeMap<TripName, RulingVerdict>,
 }
 
 impl Story {
@@ -81,10 +84,40 @@ impl Story {
         }
     }
 
-    /// A carrier draws up a claim, or hands one in.
+    /// The ministry decides on some trip.
+    fn rule(&mut self) {
+        let Some(name) = self.travel.standings.keys().copied().choose(&mut self.random) else {
+            return;
+        };
+        let verdict =
+            *[RulingVerdict::Accepted, RulingVerdict::Rejected].choose(&mut self.random).unwrap();
+        let registry = self.node.partition.registry_full();
+        let ruling = Ruling { name, verdict, reason: "act".to_owned() };
+        let outcomes = self.node.rule(&registry, self.clock.now(), vec![ruling]);
+        self.note(|| format!("{verdict:?} {name:?}: {outcomes:?}"));
+        self.notice_failure();
+        let is_disputed = matches!(self.travel.standings.get(&name), Some(Standing::Disputed(_)));
+        match outcomes.as_slice() {
+            [RulingOutcome::Ruled(_)] => {
+                assert!(is_disputed);
+                self.travel.rulings.insert(name, verdict);
+            }
+            [RulingOutcome::Unavailable] => {
+                self.travel.rulings.remove(&name);
+            }
+            [RulingOutcome::Claimed] => assert!(is_disputed),
+            [RulingOutcome::NotDisputed] => assert!(!is_disputed),
+            other => panic!("{other:?} for {name:?}"),
+        }
+    }
+
+    /// A carrier draws up a claim, or hands one in, or the ministry decides on a trip.
     pub(crate) fn claim(&mut self) {
         if self.has_failed {
             return;
+        }
+        if self.random.random_bool(0.5) {
+            return self.rule();
         }
         let Some(trip) = self.travel.sent.first() else { return };
         let organization = trip.organization;
@@ -122,6 +155,9 @@ impl Story {
             let slot = book.slot(*name).unwrap_or_else(|| panic!("{name:?} is lost"));
             assert_eq!(slot.standing, *standing);
         }
+        for (name, verdict) in &self.travel.rulings {
+            assert_eq!(book.slot(*name).unwrap().ruling, Some(*verdict), "{name:?}");
+        }
         assert_eq!(book.slots().count(), book.trip_count());
         assert!(book.trip_count() <= self.travel.sent.len());
         let mut claimed = BTreeSet::new();
@@ -130,7 +166,9 @@ impl Story {
             assert_eq!(claim.totals.total.0, sum);
             for line in &claim.lines {
                 assert!(claimed.insert(line.name), "{:?} is claimed twice", line.name);
-                assert_eq!(book.slot(line.name).unwrap().claim(), Some(claim.id));
+                let slot = book.slot(line.name).unwrap();
+                assert_eq!(slot.claim(), Some(claim.id));
+                assert_eq!(slot.state(), TripState::Accepted, "{:?}", line.name);
             }
         }
     }

@@ -35,6 +35,8 @@ pub enum Event {
     },
     /// There is a link.
     Connected {
+        /// When the hello was sent.
+        sent: Now,
         /// The server's first words.
         welcome: Box<Welcome>,
     },

@@ -172,6 +172,14 @@ struct Lanes {
     bulk: Lane,
 }
 
+/// A link that was just made.
+struct Greeted {
+    lanes: Lanes,
+    pushes: Pushes,
+    /// When the hello was sent.
+    sent: Instant,
+}
+
 /// What comes from a task, and from which link.
 struct Incoming {
     generation: u64,
@@ -179,7 +187,7 @@ struct Incoming {
 }
 
 enum What {
-    Connected(Box<(Lanes, Pushes)>),
+    Connected(Box<Greeted>),
     Event(Box<Event>),
     Lost,
     NoLink(ConnectError),
@@ -228,7 +236,7 @@ impl<S: RegistryStore> Runner<S> {
         match incoming.what {
             What::Event(event) => self.agent.handle(*event, now),
             What::Connected(connected) => {
-                let (lanes, pushes) = *connected;
+                let Greeted { lanes, pushes, sent } = *connected;
                 let welcome = Box::new(lanes.link.welcome().clone());
                 let connection = lanes.link.connection().clone();
                 self.link = Some(Arc::new(lanes));
@@ -237,7 +245,8 @@ impl<S: RegistryStore> Runner<S> {
                     out.send(What::Lost).await;
                 });
                 self.spawn(|out| forward(pushes, out));
-                self.agent.handle(Event::Connected { welcome }, now);
+                let sent = self.clock.at(sent);
+                self.agent.handle(Event::Connected { sent, welcome }, now);
             }
             What::NoLink(error) => {
                 self.show(Shown::NoLink(error));
@@ -358,11 +367,7 @@ impl Out {
     }
 }
 
-async fn connect(
-    dialer: &Dialer,
-    server: &Server,
-    hello: &Hello,
-) -> Result<(Lanes, Pushes), ConnectError> {
+async fn connect(dialer: &Dialer, server: &Server, hello: &Hello) -> Result<Greeted, ConnectError> {
     let found = tokio::time::timeout(CONNECT_PATIENCE, tokio::net::lookup_host(&server.address));
     let found = found.await.map_err(|_| ConnectError::TimedOut)?.map_err(|_| ConnectError::Lost)?;
     let local_is_v6 = dialer.endpoint().local_addr().is_ok_and(|local| local.is_ipv6());
@@ -376,9 +381,9 @@ async fn connect(
         check: None,
         patience: CONNECT_PATIENCE,
     };
-    let Connected { link, pushes, .. } = dialer.connect(call).await?;
+    let Connected { link, greeted_at: sent, pushes, .. } = dialer.connect(call).await?;
     let bulk = link.open_lane().await.map_err(ConnectError::Hello)?;
-    Ok((Lanes { link, bulk }, pushes))
+    Ok(Greeted { lanes: Lanes { link, bulk }, pushes, sent })
 }
 
 async fn forward(mut pushes: Pushes, out: Out) {
@@ -424,8 +429,15 @@ struct Clock {
 
 impl Clock {
     fn now(self) -> Now {
-        let steady_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Now { wall_ms: self.wall.now_ms(), steady_ms }
+        self.at(Instant::now())
+    }
+
+    /// What the clocks showed a moment ago.
+    fn at(self, instant: Instant) -> Now {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let steady_ms = millis(instant.saturating_duration_since(self.start));
+        let wall_ms = self.wall.now_ms().saturating_sub_unsigned(millis(instant.elapsed()));
+        Now { wall_ms, steady_ms }
     }
 }
 

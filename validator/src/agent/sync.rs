@@ -22,7 +22,7 @@ const PING_SILENT_MS: u64 = 2_000;
 /// How long blocks are gathered before they are written.
 const BLOCKS_MS: u64 = 2_000;
 /// A change of the clock's offset that is worth a write.
-const OFFSET_MS: u64 = 1_000;
+pub(super) const OFFSET_MS: u64 = 1_000;
 
 /// What is on its way, and when what is due.
 pub(super) struct Syncing {

@@ -10,8 +10,9 @@ use crate::link::message::BlockPush;
 
 /// Blocks that are remembered; the oldest is forgotten for a newer one.
 pub const BLOCKS_MAX: usize = 100_000;
-/// How long a block is kept beside a registry that should know of it.
-const OVERLAP_MS: i64 = 3_600_000;
+/// How long a block is kept beside a registry that should know of it; the server tells what has
+/// happened since, so that none outlives its end.
+pub const OVERLAP_MS: i64 = 3_600_000;
 
 /// The blocks, and the lifted ones, which a block that comes late must not undo.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

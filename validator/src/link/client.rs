@@ -49,6 +49,8 @@ pub struct Call<'a> {
 pub struct Connected {
     /// The link.
     pub link: Link,
+    /// When the hello was sent.
+    pub greeted_at: Instant,
     /// What the server pushes.
     pub pushes: Pushes,
     /// The answer to the check of the call.
@@ -122,6 +124,7 @@ async fn greet(connection: &Connection, call: Call<'_>) -> Result<Connected, Con
         (error, _) => ConnectError::Hello(error),
     };
     let lane = Lane::open(connection, PLACES_DEFAULT).await.map_err(why)?;
+    let greeted_at = Instant::now();
     let ask_check = async {
         match call.check {
             Some(check) => Some(lane.ask(check, call.patience).await),
@@ -134,7 +137,7 @@ async fn greet(connection: &Connection, call: Call<'_>) -> Result<Connected, Con
     let places = usize::try_from(welcome.in_flight_max).unwrap_or(PLACES_DEFAULT);
     let link = Link { connection: connection.clone(), welcome, lane, places };
     let pushes = Pushes::new(connection.clone());
-    Ok(Connected { link, pushes, checked, early: false })
+    Ok(Connected { link, greeted_at, pushes, checked, early: false })
 }
 
 /// An open link. Dropping it closes the connection.

@@ -289,7 +289,8 @@ impl Story {
             at.generation += 1;
             at.carries = false;
         }
-        at.heard_clock |= matches!(event, Event::Ponged { answer: Ok(_), .. });
+        at.heard_clock |=
+            matches!(event, Event::Connected { .. } | Event::Ponged { answer: Ok(_), .. });
         let now = at.now(now_ms);
         at.agent.handle(event, now);
         at.agent.flush(now);
@@ -308,7 +309,10 @@ impl Story {
                 Action::Confirm { seq, confirm, .. } => {
                     self.send(unit, Request::Confirm(seq, confirm));
                 }
-                Action::Connect(hello) => self.send(unit, Request::Hello(hello)),
+                Action::Connect(hello) => {
+                    let sent = self.units[unit].now(self.now_ms);
+                    self.send(unit, Request::Hello(sent, hello));
+                }
                 Action::Ping => {
                     let sent = self.units[unit].now(self.now_ms);
                     self.send(unit, Request::Ping(sent));

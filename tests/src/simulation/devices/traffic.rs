@@ -12,7 +12,7 @@ use validator::link::message::{
 
 use engine::calendar::Timestamp;
 use engine::ids::OrganizationId;
-use gateway::link::kit::push_of;
+use gateway::link::kit::{blocks_beside, push_of};
 use gateway::link::settle::Settlement;
 
 use crate::simulation::devices::story::Story;
@@ -28,7 +28,7 @@ pub enum Request {
     /// The service was delivered.
     Confirm(u64, Confirm),
     /// Connect.
-    Hello(Hello),
+    Hello(Now, Hello),
     /// What time is it?
     Ping(Now),
     /// Which registry?
@@ -68,7 +68,7 @@ impl Request {
     fn patience_ms(&self) -> i64 {
         match self {
             Request::Check(_, _, patience_ms) => i64::try_from(*patience_ms).unwrap(),
-            Request::Hello(_) => 10_000,
+            Request::Hello(..) => 10_000,
             Request::Ping(_) => 2_000,
             Request::Cancel(_) | Request::Confirm(..) => 5_000,
             Request::Pull(_) | Request::Upload(_) => 30_000,
@@ -81,7 +81,7 @@ impl Request {
             Request::Cancel(_) => return None,
             Request::Check(tap, ..) => Event::Checked { tap: *tap, answer: Err(error) },
             Request::Confirm(seq, _) => Event::Confirmed { seq: *seq, answer: Err(error) },
-            Request::Hello(_) => Event::Disconnected,
+            Request::Hello(..) => Event::Disconnected,
             Request::Ping(sent) => Event::Ponged { sent: *sent, answer: Err(error) },
             Request::Pull(_) => Event::Offered(Err(error)),
             Request::Upload(_) => Event::Uploaded(Err(error)),
@@ -100,7 +100,7 @@ impl Story {
             let unit = &self.units[unit];
             (unit.generation, unit.carries, unit.is_open)
         };
-        let carries = if matches!(request, Request::Hello(_)) { is_open } else { carries };
+        let carries = if matches!(request, Request::Hello(..)) { is_open } else { carries };
         let (sent_ms, life) = (self.now_ms, self.server.crashes);
         let copies = if request.is_repeatable() && self.chance(0.05) { 2 } else { 1 };
         if !carries || self.chance(self.loss) {
@@ -128,7 +128,7 @@ impl Story {
             return;
         }
         let is_gone = self.units[unit].generation != generation;
-        if is_gone && matches!(request, Request::Hello(_)) {
+        if is_gone && matches!(request, Request::Hello(..)) {
             return;
         }
         let events = self.serve(unit, request);
@@ -137,7 +137,7 @@ impl Story {
         }
         let answers = request.failed(AskError::TimedOut).is_some();
         let lost = !self.units[unit].carries || self.chance(self.loss);
-        if lost && matches!(request, Request::Hello(_)) {
+        if lost && matches!(request, Request::Hello(..)) {
             self.units[unit].carries = false;
         }
         let mut at_ms = self.now_ms + self.delay_ms();
@@ -184,9 +184,9 @@ impl Story {
                 self.audit_confirm(confirm.tx, ack.code);
                 vec![Event::Confirmed { seq: *seq, answer: Ok(ack) }]
             }
-            Request::Hello(hello) => {
+            Request::Hello(sent, hello) => {
                 self.units[unit].carries = self.units[unit].is_open;
-                self.welcome(organization, hello)
+                self.welcome(organization, (*sent, hello))
             }
             Request::Ping(sent) => {
                 let pong = Pong { clock_ms: self.now_ms };
@@ -206,7 +206,11 @@ impl Story {
         events
     }
 
-    fn welcome(&mut self, organization: OrganizationId, hello: &Hello) -> Vec<Event> {
+    fn welcome(
+        &mut self,
+        organization: OrganizationId,
+        (sent, hello): (Now, &Hello),
+    ) -> Vec<Event> {
         let registries = &self.server.registries;
         let welcome = Welcome {
             version: 1,
@@ -219,12 +223,10 @@ impl Story {
             in_flight_max: 64,
         };
         let file = registries.file(organization, hello.registry_version).ok();
-        let built_at = file.map_or(Timestamp(i64::MIN), |file| file.header().built_at());
         let blocks = self.server.node.registrar().blocks();
-        let mut changes: Vec<_> = blocks.changes_since(built_at).collect();
-        changes.sort_by_key(|change| (change.at, change.blocked, change.identifier.0));
-        let mut events = vec![Event::Connected { welcome: Box::new(welcome) }];
-        events.extend(changes.iter().map(|change| Event::Blocked(push_of(change))));
+        let told = blocks_beside(blocks, file.map(|file| file.header().built_at()));
+        let mut events = vec![Event::Connected { sent, welcome: Box::new(welcome) }];
+        events.extend(told.into_iter().map(Event::Blocked));
         events
     }
 

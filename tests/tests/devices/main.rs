@@ -13,7 +13,8 @@
 //! | S7 | | `trips.rs`: byte for byte, with the cabinet and the files |
 //! | S8 | on the device and in the claim | `trip_book.rs`: the rule |
 //!
-//! Besides: blocks reach devices that have a link and those that get one later.
+//! Besides: blocks reach devices that have a link and those that get one later, and grants that come
+//! too late are cancelled.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -21,18 +22,18 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use serde_bytes::ByteArray;
 use serde_json::{Value, json};
 use tests::agent::Agent;
 use tests::carrier::{BLOCKED, BUS, Carrier, TRAIN, V1, V2, code, ride, run};
-use tests::devices::{PATIENCE, card_key, connect};
-use tests::seed;
-use validator::link::client::Link;
-use validator::link::message::{RegistryForm, TripBatch, TripResults};
-use validator::trip::{Trip, TripEvent, TripMode, TripReason, TripResult, TripStatus};
-use validator::verdict::Verdict;
+use tests::devices::{PATIENCE, connect};
+use validator::link::message::RegistryForm;
+use validator::trip::{Trip, TripReason, TripStatus};
+
+use crate::uploads::{TEN_MS, trip, upload};
+
+mod late;
+mod uploads;
 
 const TEN: &str = "2025-06-02T10:00:00Z";
 const X: &str = "HXHXHX01";
@@ -175,98 +176,6 @@ fn grace_and_interval_are_those_of_the_server() {
     carrier.server.set_clock("2025-06-04T02:00:00Z");
     assert_eq!(carrier.online(V1, 50 * 3_600).reported(), (2, 0));
     assert_eq!(carrier.claim()["lines"], 2);
-}
-
-/// A full grant for a bus by version 1, at a stop of its own.
-fn trip(link: &Link, seq: u64, at_ms: i64) -> Trip {
-    Trip {
-        seq,
-        terminal: None,
-        trip_id: None,
-        event: TripEvent::Boarding,
-        mode: TripMode::Offline,
-        at_ms,
-        clock_offset_ms: 0,
-        service: BUS,
-        route: "45".to_owned(),
-        vehicle: String::new(),
-        from_stop: format!("stop {seq}"),
-        to_stop: String::new(),
-        id_hash: ByteArray::new(card_key(link).client_code(X).unwrap().0),
-        registry_version: 1,
-        verdict: Verdict::Grant,
-        category: Some(40),
-        companion: false,
-        tariff: 25_000,
-        discount: 100,
-        benefit: 25_000,
-        ticket: String::new(),
-        tx: None,
-    }
-}
-
-/// 2025-06-02T10:00:00Z.
-const TEN_MS: i64 = 1_748_858_400_000;
-
-async fn upload(link: &Link, trips: Vec<Trip>) -> Vec<TripResult> {
-    let TripResults { results } = link.ask(&TripBatch { trips }, PATIENCE).await.unwrap();
-    results
-}
-
-fn count(results: &[TripResult], status: TripStatus) -> usize {
-    results.iter().filter(|result| result.status == status).count()
-}
-
-#[test]
-fn s4_uploads_over_the_link_survive_a_power_cut_once() {
-    let mut carrier = Carrier::set(TEN, &[]);
-    carrier.build();
-    let seed = seed::variable("ELIGO_CRASH_SEED").unwrap_or_else(seed::any);
-    println!("ELIGO_CRASH_SEED={seed}");
-    let mut random = SmallRng::seed_from_u64(seed);
-    run(async {
-        let dialer = carrier.depot.dialer(V1);
-        let open = async |carrier: &Carrier| {
-            connect(&dialer, carrier.server.quic.unwrap(), V1).await.unwrap().link
-        };
-        let link = open(&carrier).await;
-        let three: Vec<Trip> = (1..=3).map(|seq| trip(&link, seq, TEN_MS)).collect();
-        let first = upload(&link, three.clone()).await;
-        assert_eq!(count(&first, TripStatus::Accepted), 3);
-        let again = upload(&link, three).await;
-        assert_eq!(count(&again, TripStatus::Duplicate), 3);
-        let ahead = upload(&link, vec![trip(&link, 4, TEN_MS + 600_000)]).await;
-        assert_eq!(ahead[0].status, TripStatus::Rejected);
-        assert_eq!(ahead[0].reason, Some(TripReason::Future));
-        let mut many: Vec<Trip> = (11..=10_010).map(|seq| trip(&link, seq, TEN_MS)).collect();
-        many[5_000].tariff = 0;
-        let results = upload(&link, many).await;
-        assert_eq!((results.len(), count(&results, TripStatus::Accepted)), (10_000, 9_999));
-        assert_eq!(results[5_000].status, TripStatus::Rejected);
-        assert_eq!(results[5_000].reason, Some(TripReason::Malformed));
-        // The power fails in the middle of another ten thousand.
-        let night: Vec<Trip> = (20_001..=30_000).map(|seq| trip(&link, seq, TEN_MS)).collect();
-        let batch = TripBatch { trips: night.clone() };
-        let unheard = link.ask(&batch, PATIENCE);
-        let delay = Duration::from_millis(random.random_range(0..150));
-        // The moment is chosen by chance; what is asserted holds at every one.
-        let heard = tokio::time::timeout(delay, unheard).await;
-        carrier.server.halt();
-        drop(link);
-        carrier.start_again(TEN, &[]);
-        let link = open(&carrier).await;
-        let results = upload(&link, night.clone()).await;
-        let new = count(&results, TripStatus::Accepted);
-        let known = count(&results, TripStatus::Duplicate);
-        println!("recorded before the power failed: {known} of 10000");
-        assert_eq!(new + known, 10_000);
-        assert!(heard.is_err() || new == 0, "acknowledged trips were lost");
-        let again = upload(&link, night).await;
-        assert_eq!(count(&again, TripStatus::Duplicate), 10_000);
-    });
-    let claim = carrier.claim();
-    assert_eq!(claim["lines"], 3 + 9_999 + 10_000);
-    assert_eq!(claim["total"], 250.0 * 20_002.0);
 }
 
 #[test]
