@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use engine::calendar::{Day, Timestamp};
 use engine::command::Deadline;
-use engine::engine::{Engine, Ports, Settings};
+use engine::engine::Engine;
 use engine::identifier::{Digest, DigestKey};
 use engine::ids::{OrganizationId, PartitionId, ServiceId, TerminalId};
 use engine::journal::Journal;
 use engine::keys::{Keys, SecretKey};
+use engine::start::{Ports, Settings};
 use engine::trips::claim::{
     ClaimError, ClaimId, ClaimOrder, ClaimState, ClaimSummary, Period, Refusal,
 };
