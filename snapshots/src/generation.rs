@@ -162,6 +162,47 @@ pub fn generation_of(name: &Path) -> Option<Generation> {
     (digits.len() == 20).then(|| digits.parse().ok().map(Generation))?
 }
 
+/// The markers of the complete generations, newest first. One that cannot be read is as good as
+/// none: without it nobody knows what the generation must hold.
+pub fn markers(partition: &Path) -> Result<Vec<Marker>, SnapshotError> {
+    let mut markers = Vec::new();
+    for (generation, path) in names(partition)? {
+        if path != marker_path(partition, generation) {
+            continue;
+        }
+        match Marker::read(partition, generation) {
+            Ok(marker) => markers.push(marker),
+            // Removed meanwhile by a newer generation.
+            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(SnapshotError::Io(error)) => return Err(SnapshotError::Io(error)),
+            Err(error) => {
+                tracing::error!(generation = generation.0, %error, "a snapshot is left out");
+            }
+        }
+    }
+    markers.sort_unstable_by_key(|marker| std::cmp::Reverse(marker.info().generation));
+    Ok(markers)
+}
+
+/// Everything that belongs to some generation.
+pub fn names(partition: &Path) -> io::Result<Vec<(Generation, PathBuf)>> {
+    let entries = match fs::read_dir(partition) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        names.extend(generation_of(&path).map(|generation| (generation, path)));
+    }
+    Ok(names)
+}
+
+/// The newest generation of which anything is there.
+pub fn newest_name(partition: &Path) -> io::Result<Option<Generation>> {
+    Ok(names(partition)?.into_iter().map(|(generation, _)| generation).max())
+}
+
 /// The files in a directory and below, each with its digest.
 pub fn digest_tree(directory: &Path, pace: Pace) -> io::Result<Vec<FileDigest>> {
     walk(directory, pace, &mut |_, _| Ok(Box::new(io::sink())))

@@ -62,8 +62,8 @@ use engine::snapshot::{
 };
 
 use crate::generation::{
-    Contents, Hash, Marker, Pace, copy_tree, digest_tree, generation_of, generation_path,
-    marker_path, shrink_tree, sync_directory, sync_tree,
+    Contents, Hash, Marker, Pace, copy_tree, digest_tree, generation_path, markers, names,
+    newest_name, shrink_tree, sync_directory, sync_tree,
 };
 
 /// Bytes of the longest part.
@@ -163,46 +163,6 @@ impl SnapshotStore for SledSnapshots {
         let marker = Marker::read(&partition, generation)?;
         Ok(Box::new(Reading::open(&partition, marker, Pace::Hurried)?))
     }
-}
-
-/// The markers of the complete generations, newest first. One that cannot be read is as good as
-/// none: without it nobody knows what the generation must hold.
-fn markers(partition: &Path) -> Result<Vec<Marker>, SnapshotError> {
-    let mut markers = Vec::new();
-    for (generation, path) in names(partition)? {
-        if path != marker_path(partition, generation) {
-            continue;
-        }
-        match Marker::read(partition, generation) {
-            Ok(marker) => markers.push(marker),
-            // Removed meanwhile by a newer generation.
-            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(SnapshotError::Io(error)) => return Err(SnapshotError::Io(error)),
-            Err(error) => {
-                tracing::error!(generation = generation.0, %error, "a snapshot is left out");
-            }
-        }
-    }
-    markers.sort_unstable_by_key(|marker| std::cmp::Reverse(marker.info().generation));
-    Ok(markers)
-}
-
-/// Everything that belongs to some generation.
-fn names(partition: &Path) -> io::Result<Vec<(Generation, PathBuf)>> {
-    let entries = match fs::read_dir(partition) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        names.extend(generation_of(&path).map(|generation| (generation, path)));
-    }
-    Ok(names)
-}
-
-fn newest_name(partition: &Path) -> io::Result<Option<Generation>> {
-    Ok(names(partition)?.into_iter().map(|(generation, _)| generation).max())
 }
 
 /// Removes all but `newest` and the newest intact generations before it, half-made ones included.
