@@ -297,6 +297,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets a snapshot in hand be given up soon, and every later one; those that are complete stay.
+    pub fn stop_snapshots(&self) {
+        self.inner.caretaker.snapshots.stop();
+    }
+
     /// Lets the actor of a shard fail; with `Fault::Die` the supervisor does not rebuild it before
     /// [`Engine::release_shard`]. For tests of the supervisor.
     pub fn inject_fault(&self, shard: ShardId, fault: Fault) {

@@ -127,6 +127,8 @@ impl RunningServer {
     /// Stops accepting, answers what is in hand, makes everything durable.
     pub async fn stop(self) -> io::Result<()> {
         let [http, admin] = &self.handles;
+        // First, for the listener of administration waits for whoever ordered a snapshot.
+        self.engine.stop_snapshots();
         let link = async {
             match self.link {
                 Some(link) => link.stop().await,
