@@ -310,12 +310,13 @@ fn public_server(
     tls: Option<ServerConfig>,
 ) -> io::Result<actix_web::dev::Server> {
     let limits = gateway.limits;
-    let app = move || {
+    let service = move || {
         // This runs once on the thread of each worker.
         engine::postbox::open_desk();
-        App::new().app_data(Arc::clone(&gateway)).default_service(fn_service(api::serve))
+        let gateway = Arc::clone(&gateway);
+        fn_service(move |request| api::serve(Arc::clone(&gateway), request))
     };
-    let server = HttpServer::new(app)
+    let server = HttpServer::new(service)
         .workers(limits.workers)
         .max_connections(limits.connections_max)
         .keep_alive(limits.keep_alive)

@@ -16,7 +16,7 @@
 
 use std::fmt::Write;
 
-use actix_web::HttpRequest;
+use actix_web::dev::RequestHead;
 use actix_web::http::Method;
 use actix_web::web::Query;
 use engine::calendar::Day;
@@ -80,7 +80,7 @@ fn target(path: &str) -> Option<Target<'_>> {
 pub async fn answer(
     gateway: &Gateway,
     caller: &Caller<'_>,
-    request: &HttpRequest,
+    request: &RequestHead,
     body: &[u8],
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
@@ -88,7 +88,7 @@ pub async fn answer(
         OrganizationRole::Acceptor => ClaimReader::Carrier(caller.id),
         OrganizationRole::Ministry => ClaimReader::Ministry,
     };
-    let order = match (target(request.path()), request.method()) {
+    let order = match (target(request.uri.path()), &request.method) {
         (Some(Target::All), &Method::GET) => return list(gateway, reader, request),
         (Some(Target::One(id)), _) => return show(gateway, reader, id, request),
         (Some(Target::Step(id, "export")), _) => {
@@ -113,7 +113,7 @@ pub async fn answer(
     Ok(Answer::json(Outcome::Done, out))
 }
 
-fn list(gateway: &Gateway, reader: ClaimReader, request: &HttpRequest) -> Result<Answer, ApiError> {
+fn list(gateway: &Gateway, reader: ClaimReader, request: &RequestHead) -> Result<Answer, ApiError> {
     let page = page(request)?;
     let (claims, total) = gateway.engine.trips().claims(reader, page.skipped, page.size);
     let mut out = String::from("{\"pageItems\":[");
@@ -133,7 +133,7 @@ fn show(
     gateway: &Gateway,
     reader: ClaimReader,
     id: ClaimId,
-    request: &HttpRequest,
+    request: &RequestHead,
 ) -> Result<Answer, ApiError> {
     let page = page(request)?;
     let claim = known(gateway, reader, id)?;
@@ -305,7 +305,7 @@ struct Page {
     skipped: usize,
 }
 
-fn page(request: &HttpRequest) -> Result<Page, ApiError> {
+fn page(request: &RequestHead) -> Result<Page, ApiError> {
     let number = |name, default: usize| {
         let given = parameter(request, name)?;
         if given.is_empty() { Ok(default) } else { given.parse().map_err(|_| ApiError::BadFormat) }
@@ -317,8 +317,8 @@ fn page(request: &HttpRequest) -> Result<Page, ApiError> {
 }
 
 /// A parameter of the query, empty where there is none.
-fn parameter(request: &HttpRequest, name: &str) -> Result<String, ApiError> {
-    let pairs = Query::<Vec<(String, String)>>::from_query(request.query_string());
+fn parameter(request: &RequestHead, name: &str) -> Result<String, ApiError> {
+    let pairs = Query::<Vec<(String, String)>>::from_query(request.uri.query().unwrap_or_default());
     let pairs = pairs.map_err(|_| ApiError::BadFormat)?.into_inner();
     let mut values = pairs.into_iter().filter(|(key, _)| key == name).map(|(_, value)| value);
     match (values.next(), values.next()) {
