@@ -17,10 +17,11 @@ use benches::report::{print_figure, resident_bytes, setting};
 use benches::target::{Target, eligo, keep_to_core_1};
 use engine::calendar::{Clock, Timestamp};
 use engine::command::Deadline;
-use engine::engine::{Engine, Ports, Settings};
+use engine::engine::Engine;
 use engine::identifier::Digest;
 use engine::ids::{CategoryId, Kopecks, OrganizationId, PartitionId, ServiceId, TerminalId};
 use engine::journal::Journal;
+use engine::start::{Ports, Settings};
 use engine::trips::claim::{ClaimOrder, Period};
 use engine::trips::clerk::UploadScope;
 use engine::trips::trip::{

@@ -9,34 +9,31 @@ use std::time::{Duration, Instant};
 use arc_swap::Guard;
 use tokio::sync::Semaphore;
 
-use crate::answer::{Answer, Reply};
-use crate::calendar::{Clock, Timestamp};
+use crate::answer::Reply;
+use crate::calendar::Timestamp;
 use crate::checkpoint::{self, Imported};
 use crate::command::{Cancel, Check, CheckAnswer, Confirm, Deadline, Rejection, SettleAnswer};
 use crate::committer::{self, Committer};
 use crate::decide::{Explanation, Terms, explain};
 use crate::history::{Freshness, History, Settled};
-use crate::ids::{PartitionId, RevisionId, ShardId, TransactionId};
+use crate::ids::{ShardId, TransactionId};
 use crate::import::{ImportError, ImportReport, PreparedImport, Recorded, Registrar};
-use crate::journal::{Journal, Position, Tenure};
 use crate::keys::Keys;
 use crate::ledger::LedgerSettings;
-use crate::limits::{
-    CHECKED_TTL_SECONDS, HISTORY_ASKS_MAX, SHARD_BATCHES_IN_FLIGHT_MAX, TRANSACTIONS_MAX, TRIPS_MAX,
-};
+use crate::limits::{HISTORY_ASKS_MAX, SHARD_BATCHES_IN_FLIGHT_MAX};
 use crate::partition::Partition;
 use crate::record::Record;
-use crate::recovery::{Extent, RecoveryError, Sources, recover};
+use crate::recovery::{Extent, Sources, recover};
 use crate::registry::Registry;
 use crate::route::{Known, cancel_of_settled, confirm_of_settled};
-use crate::shard::Submission;
 use crate::shard_actor::{self, Fault};
-use crate::snapshot::{SnapshotError, SnapshotStore};
+use crate::snapshot::SnapshotError;
+use crate::start::{Ports, Settings, StartError};
+use crate::status::{EngineStatus, ShardStatus};
 use crate::supervisor::{self, Caretaker};
 use crate::transaction::Amounts;
 use crate::trips::clerk::Clerk;
 use crate::trips::desk;
-use crate::trips::judge::TripRules;
 use crate::trips::office::Trips;
 
 /// How long one part of an import may wait to become durable.
@@ -45,50 +42,6 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(30);
 const READERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the seal of a snapshot may wait.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What an engine is started with.
-pub struct Ports {
-    /// Tells the time.
-    pub clock: Arc<dyn Clock>,
-    /// Answers for the past.
-    pub history: Arc<dyn History>,
-    /// Keeps what must survive.
-    pub journal: Arc<dyn Journal>,
-    /// Keeps the state so that the journal can be cut.
-    pub snapshots: Arc<dyn SnapshotStore>,
-    /// The ownership of the partition, from [`Journal::acquire`].
-    pub tenure: Tenure,
-}
-
-/// How an engine is sized.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whose state this is.
-    pub partition: PartitionId,
-    /// Shard actors, 1 to 64.
-    pub shard_count: u16,
-    /// Seconds between a check and the last moment of its confirm.
-    pub checked_ttl_seconds: i64,
-    /// Transactions kept in memory; past it checks answer 6.
-    pub transactions_max: usize,
-    /// What carriers and their devices must keep to.
-    pub trip_rules: TripRules,
-    /// Trips kept in memory; past it uploads answer Unavailable.
-    pub trips_max: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            partition: PartitionId(0),
-            shard_count: 2,
-            checked_ttl_seconds: CHECKED_TTL_SECONDS,
-            transactions_max: TRANSACTIONS_MAX,
-            trip_rules: TripRules::default(),
-            trips_max: TRIPS_MAX,
-        }
-    }
-}
 
 /// The engine of one partition. Cheap to clone; dropping the last clone stops it.
 #[derive(Clone)]
@@ -347,6 +300,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets a snapshot in hand be given up soon, and every later one; those that are complete stay.
+    pub fn stop_snapshots(&self) {
+        self.inner.caretaker.snapshots.stop();
+    }
+
     /// Lets the actor of a shard fail; with `Fault::Die` the supervisor does not rebuild it before
     /// [`Engine::release_shard`]. For tests of the supervisor.
     pub fn inject_fault(&self, shard: ShardId, fault: Fault) {
@@ -517,15 +475,7 @@ impl Inner {
     fn append(&self, record: &Record) -> bool {
         let mut records = Vec::new();
         record.push(&mut records);
-        let (sender, receiver) = crossbeam::channel::bounded(1);
-        let reply = Reply::new(move |durable: Option<()>| {
-            // The channel has room for the one answer.
-            let _ = sender.try_send(durable.is_some());
-        });
-        let answers = vec![Answer::Durable(reply)];
-        let submission = Submission { shard: None, records, record_count: 1, answers };
-        self.caretaker.partition.submit(submission);
-        receiver.recv_timeout(IMPORT_TIMEOUT).unwrap_or(false)
+        self.caretaker.append(records, 1, IMPORT_TIMEOUT)
     }
 
     fn stop(&self) {
@@ -559,54 +509,4 @@ impl Drop for Inner {
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(StartError::Thread)
-}
-
-/// Why an engine did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The journal could be read but takes no append.
-    #[error("the journal takes no append")]
-    FirstAppend,
-    /// The state cannot be recovered.
-    #[error("the state cannot be recovered")]
-    Recovery(#[from] RecoveryError),
-    /// The system gives no thread.
-    #[error("no thread could be started")]
-    Thread(#[source] std::io::Error),
-}
-
-/// Numbers for metrics and health.
-#[derive(Clone, Debug)]
-pub struct EngineStatus {
-    /// Whether everything that the engine promises is available.
-    pub ready: bool,
-    /// Holders in the registry.
-    pub holders: usize,
-    /// The registry's revision.
-    pub revision: RevisionId,
-    /// Transactions in memory.
-    pub transactions: usize,
-    /// The shards.
-    pub shards: Vec<ShardStatus>,
-    /// Everything below is durable.
-    pub durable: Position,
-    /// Frames appended since the start.
-    pub frames: u64,
-    /// Records in them.
-    pub records: u64,
-    /// When the last snapshot was complete, if one was since the start.
-    pub snapshot_at: Option<Timestamp>,
-    /// Openings that were not journaled because too many waited.
-    pub openings_dropped: u64,
-    /// Trips in memory.
-    pub trips: usize,
-}
-
-/// One shard.
-#[derive(Clone, Copy, Debug)]
-pub struct ShardStatus {
-    /// Commands waiting.
-    pub waiting: usize,
-    /// Whether it takes commands.
-    pub up: bool,
 }

@@ -3,7 +3,7 @@
 //! # Map
 //! | module | what it is |
 //! |---|---|
-//! | [`engine`] | the façade: what the gateway calls |
+//! | [`engine`], [`start`], [`status`] | the façade: what the gateway calls; what it is started with; its figures |
 //! | [`decide`], [`plan`] | the rules, pure: which benefit wins; how a transaction is settled |
 //! | [`registry`], [`directory`] | everything imported, one immutable value per revision |
 //! | [`ledger`], [`table`] | transactions and limited places, shared by checks and shards |
@@ -110,6 +110,10 @@ pub mod shard;
 pub mod shard_actor;
 #[cfg(feature = "server")]
 pub mod snapshot;
+#[cfg(feature = "server")]
+pub mod start;
+#[cfg(feature = "server")]
+pub mod status;
 #[cfg(feature = "server")]
 pub mod supervisor;
 #[cfg(feature = "server")]

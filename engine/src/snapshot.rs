@@ -38,8 +38,8 @@ pub type SnapshotParts = Box<dyn Iterator<Item = Result<SnapshotPart, SnapshotEr
 /// Keeps at least the two newest complete snapshots of every partition. All calls may block.
 pub trait SnapshotStore: Send + Sync + 'static {
     /// Stores a snapshot and makes it the newest once all of it is durable and reads back right.
-    /// An error among `parts` gives it up. On success older generations beyond the two newest are
-    /// dropped.
+    /// An error among `parts` gives it up, and so does [`SnapshotStore::stop`]. On success older
+    /// generations beyond the two newest are dropped.
     fn put(
         &self,
         partition: PartitionId,
@@ -56,6 +56,10 @@ pub trait SnapshotStore: Send + Sync + 'static {
         partition: PartitionId,
         generation: Generation,
     ) -> Result<SnapshotParts, SnapshotError>;
+
+    /// Ends a [`SnapshotStore::put`] in hand soon, and every later one, with
+    /// [`SnapshotError::Stopped`], unless it is done before. What is complete stays.
+    fn stop(&self);
 }
 
 /// Why a snapshot could not be written or read.
@@ -70,4 +74,7 @@ pub enum SnapshotError {
     /// The device failed.
     #[error("snapshot input/output failed")]
     Io(#[from] std::io::Error),
+    /// The store was stopped meanwhile. The snapshot may be complete all the same.
+    #[error("the snapshot was given up: the store was stopped")]
+    Stopped,
 }

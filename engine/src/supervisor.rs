@@ -82,17 +82,18 @@ impl Caretaker {
 
     /// Waits until everything that was handed to the committer before is durable.
     pub fn flush(&self, timeout: Duration) -> bool {
+        self.append(Vec::new(), 0, timeout)
+    }
+
+    /// Appends stored records and waits until they are durable.
+    pub fn append(&self, records: Vec<u8>, record_count: u32, timeout: Duration) -> bool {
         let (sender, receiver) = crossbeam::channel::bounded(1);
         let reply = Reply::new(move |durable: Option<()>| {
             // The channel has room for the one answer.
             let _ = sender.try_send(durable.is_some());
         });
-        self.partition.submit(Submission {
-            shard: None,
-            records: Vec::new(),
-            record_count: 0,
-            answers: vec![Answer::Durable(reply)],
-        });
+        let answers = vec![Answer::Durable(reply)];
+        self.partition.submit(Submission { shard: None, records, record_count, answers });
         receiver.recv_timeout(timeout).unwrap_or(false)
     }
 

@@ -3,11 +3,11 @@
 //! The errors are those of RFC 6749 §5.2, in the order: content type and form (`invalid_request`),
 //! grant type, client, scope. No answer may be stored on its way.
 
+use actix_web::HttpResponse;
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, PRAGMA};
 use actix_web::web::Query;
-use actix_web::{HttpRequest, HttpResponse};
 use engine::directory::{Directory, Organization, OrganizationState};
 use engine::ids::OrganizationId;
 use engine::keys::Keys;
@@ -62,9 +62,8 @@ pub struct Client<'a> {
 }
 
 /// Answers a request for a token.
-pub async fn answer(gateway: &Gateway, request: &HttpRequest, payload: &mut Payload) -> Answer {
+pub async fn answer(gateway: &Gateway, headers: &HeaderMap, payload: &mut Payload) -> Answer {
     let limits = &gateway.limits;
-    let headers = request.headers();
     let read = body::read(headers, payload, limits.body_bytes_max, limits.body_timeout).await;
     let form = match read {
         Ok(form) => form,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use engine::calendar::Timestamp;
-use engine::engine::EngineStatus;
+use engine::status::EngineStatus;
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,

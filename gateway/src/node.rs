@@ -65,7 +65,7 @@ pub fn import(engine: &Engine, path: &Path) -> Result<ImportReport, RegistryErro
 pub enum NodeError {
     /// The engine did not start.
     #[error("the engine cannot start")]
-    Engine(#[from] engine::engine::StartError),
+    Engine(#[from] engine::start::StartError),
     /// There are no keys.
     #[error(transparent)]
     Keys(#[from] KeysError),

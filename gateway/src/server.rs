@@ -127,6 +127,8 @@ impl RunningServer {
     /// Stops accepting, answers what is in hand, makes everything durable.
     pub async fn stop(self) -> io::Result<()> {
         let [http, admin] = &self.handles;
+        // First, for the listener of administration waits for whoever ordered a snapshot.
+        self.engine.stop_snapshots();
         let link = async {
             match self.link {
                 Some(link) => link.stop().await,
@@ -309,12 +311,13 @@ fn public_server(
     tls: Option<ServerConfig>,
 ) -> io::Result<actix_web::dev::Server> {
     let limits = gateway.limits;
-    let app = move || {
+    let service = move || {
         // This runs once on the thread of each worker.
         engine::postbox::open_desk();
-        App::new().app_data(Arc::clone(&gateway)).default_service(fn_service(api::serve))
+        let gateway = Arc::clone(&gateway);
+        fn_service(move |request| api::serve(Arc::clone(&gateway), request))
     };
-    let server = HttpServer::new(app)
+    let server = HttpServer::new(service)
         .workers(limits.workers)
         .max_connections(limits.connections_max)
         .keep_alive(limits.keep_alive)

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::calendar::Clock;
-use engine::engine::Ports;
 use engine::journal::{Journal, JournalError};
+use engine::start::Ports;
 use snapshots::history::{HistoryOpenError, HistoryOptions, StoredHistory};
 use snapshots::journal::{EmbeddedJournal, JournalOptions};
 use snapshots::sled_snapshots::SledSnapshots;

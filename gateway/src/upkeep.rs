@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::engine::Engine;
+use engine::snapshot::SnapshotError;
 use tokio::sync::oneshot;
 
 use crate::background;
@@ -43,7 +44,7 @@ impl Upkeep {
         Snapshots { orders: self.orders.clone() }
     }
 
-    /// Waits for a snapshot in hand and ends the thread.
+    /// Waits for a snapshot in hand, unless [`Engine::stop_snapshots`] ends it, and ends the thread.
     pub fn stop(self) {
         // A thread that is gone needs no order to end.
         let _gone = self.orders.send(Order::End);
@@ -95,6 +96,10 @@ fn save(engine: &Engine, records: u64) -> bool {
             let seconds = begun.elapsed().as_secs();
             tracing::info!(records, seconds, "a snapshot was saved");
             true
+        }
+        Err(SnapshotError::Stopped) => {
+            tracing::info!(records, "a snapshot in hand was given up");
+            false
         }
         Err(error) => {
             tracing::error!(error = chain(&error), "no snapshot was saved");

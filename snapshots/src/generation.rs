@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -130,19 +131,22 @@ impl Marker {
 
 /// How the device is used, in steps of some hundred kilobytes.
 #[derive(Clone, Copy, Debug)]
-pub enum Pace {
+pub enum Pace<'a> {
     /// Nobody else is there yet.
     Hurried,
-    /// Between two steps others get their turn.
-    Leisurely,
+    /// Between two steps others get their turn; once this is raised there is no further step.
+    Leisurely(&'a AtomicBool),
 }
 
-impl Pace {
-    /// Called between two steps.
-    pub fn rest(self) {
-        if let Pace::Leisurely = self {
-            std::thread::sleep(REST);
+impl Pace<'_> {
+    /// Called between two steps; an error if there is to be no further one.
+    pub fn rest(self) -> Result<(), SnapshotError> {
+        let Pace::Leisurely(stopped) = self else { return Ok(()) };
+        if stopped.load(Ordering::Acquire) {
+            return Err(SnapshotError::Stopped);
         }
+        std::thread::sleep(REST);
+        Ok(())
     }
 }
 
@@ -162,13 +166,58 @@ pub fn generation_of(name: &Path) -> Option<Generation> {
     (digits.len() == 20).then(|| digits.parse().ok().map(Generation))?
 }
 
+/// The markers of the complete generations, newest first. One that cannot be read is as good as
+/// none: without it nobody knows what the generation must hold.
+pub fn markers(partition: &Path) -> Result<Vec<Marker>, SnapshotError> {
+    let mut markers = Vec::new();
+    for (generation, path) in names(partition)? {
+        if path != marker_path(partition, generation) {
+            continue;
+        }
+        match Marker::read(partition, generation) {
+            Ok(marker) => markers.push(marker),
+            // Removed meanwhile by a newer generation.
+            Err(SnapshotError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(SnapshotError::Io(error)) => return Err(SnapshotError::Io(error)),
+            Err(error) => {
+                tracing::error!(generation = generation.0, %error, "a snapshot is left out");
+            }
+        }
+    }
+    markers.sort_unstable_by_key(|marker| std::cmp::Reverse(marker.info().generation));
+    Ok(markers)
+}
+
+/// Everything that belongs to some generation.
+pub fn names(partition: &Path) -> io::Result<Vec<(Generation, PathBuf)>> {
+    let entries = match fs::read_dir(partition) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        names.extend(generation_of(&path).map(|generation| (generation, path)));
+    }
+    Ok(names)
+}
+
+/// The newest generation of which anything is there.
+pub fn newest_name(partition: &Path) -> io::Result<Option<Generation>> {
+    Ok(names(partition)?.into_iter().map(|(generation, _)| generation).max())
+}
+
 /// The files in a directory and below, each with its digest.
-pub fn digest_tree(directory: &Path, pace: Pace) -> io::Result<Vec<FileDigest>> {
+pub fn digest_tree(directory: &Path, pace: Pace<'_>) -> Result<Vec<FileDigest>, SnapshotError> {
     walk(directory, pace, &mut |_, _| Ok(Box::new(io::sink())))
 }
 
 /// Copies a directory and what is below; returns the digests of what was copied.
-pub fn copy_tree(directory: &Path, copy: &Path, pace: Pace) -> io::Result<Vec<FileDigest>> {
+pub fn copy_tree(
+    directory: &Path,
+    copy: &Path,
+    pace: Pace<'_>,
+) -> Result<Vec<FileDigest>, SnapshotError> {
     walk(directory, pace, &mut |path, is_directory| {
         let path = copy.join(path);
         if is_directory {
@@ -199,11 +248,11 @@ pub fn sync_tree(directory: &Path) -> io::Result<()> {
 
 /// Empties the files in a directory, a step at a time: a device that is told of much freed space at
 /// once does nothing else meanwhile.
-pub fn shrink_tree(directory: &Path) -> io::Result<()> {
+pub fn shrink_tree(directory: &Path, pace: Pace<'_>) -> Result<(), SnapshotError> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            shrink_tree(&entry.path())?;
+            shrink_tree(&entry.path(), pace)?;
             continue;
         }
         let file = File::options().write(true).open(entry.path())?;
@@ -211,7 +260,7 @@ pub fn shrink_tree(directory: &Path) -> io::Result<()> {
         while bytes > 0 {
             bytes = bytes.saturating_sub(FREED_BYTES);
             file.set_len(bytes)?;
-            Pace::Leisurely.rest();
+            pace.rest()?;
         }
     }
     Ok(())
@@ -225,7 +274,7 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 /// Where the bytes of a file go; called for directories as well, which have none.
 type Sink<'a> = dyn FnMut(&Path, bool) -> io::Result<Box<dyn Write>> + 'a;
 
-fn walk(root: &Path, pace: Pace, sink: &mut Sink) -> io::Result<Vec<FileDigest>> {
+fn walk(root: &Path, pace: Pace<'_>, sink: &mut Sink) -> Result<Vec<FileDigest>, SnapshotError> {
     let mut digests = Vec::new();
     let mut directories = vec![PathBuf::new()];
     let mut buffer = vec![0; STEP_BYTES];
@@ -251,7 +300,7 @@ fn walk(root: &Path, pace: Pace, sink: &mut Sink) -> io::Result<Vec<FileDigest>>
                 hasher.update(read);
                 copy.write_all(read)?;
                 bytes += count as u64;
-                pace.rest();
+                pace.rest()?;
             }
             digests.push(FileDigest { path, bytes, hash: *hasher.finalize().as_bytes() });
         }

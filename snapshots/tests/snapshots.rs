@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::ids::PartitionId;
 use engine::journal::Position;
-use engine::snapshot::{Generation, SnapshotError, SnapshotPart, SnapshotStore};
+use engine::snapshot::{Generation, SnapshotError, SnapshotInfo, SnapshotPart, SnapshotStore};
 use snapshots::generation::{Contents, Marker, Pace, digest_tree};
 use snapshots::sled_snapshots::{PART_BYTES_MAX, SledSnapshots};
 use tempfile::TempDir;
@@ -191,6 +192,60 @@ fn a_snapshot_that_is_given_up_leaves_the_older_ones() {
     let longest = SnapshotPart { kind: 9, index: 0, bytes };
     let info = store.put(PARTITION, replay_from(9), &mut [Ok(longest.clone())].into_iter());
     assert!(read(&store, info.unwrap().generation).unwrap() == [longest]);
+}
+
+/// A stop that comes when `comes` says so; what is listed afterwards is whole, and a store that is
+/// opened again goes on. Returns how the snapshot in hand ended.
+fn stop_when(comes: impl Fn(&Path) -> bool + Sync) -> Result<SnapshotInfo, SnapshotError> {
+    let (directory, store, _) = two_generations();
+    let path = partition(directory.path());
+    let is_over = AtomicBool::new(false);
+    let end = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !comes(&path) && !is_over.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            store.stop();
+        });
+        let end = store.put(PARTITION, replay_from(3), &mut parts(3, 300).into_iter().map(Ok));
+        is_over.store(true, Ordering::Release);
+        end
+    });
+    assert!(matches!(end, Ok(_) | Err(SnapshotError::Stopped)), "{end:?}");
+    assert!(matches!(put(&store, 4), Err(SnapshotError::Stopped)), "stopped for good");
+    drop(store);
+    let store = SledSnapshots::open(directory.path()).unwrap();
+    let listed = store.list(PARTITION).unwrap();
+    assert!(listed.len() >= 2);
+    for info in listed {
+        let number = info.replay_from.stored() / 1_000;
+        let whole = parts(number.try_into().unwrap(), 300);
+        assert!(read(&store, info.generation).unwrap() == whole, "{info:?}");
+    }
+    let newest = put(&store, 5).unwrap();
+    assert_eq!(read(&store, newest).unwrap().len(), 300);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 4, "nothing half made is left");
+    end
+}
+
+#[test]
+fn a_stop_gives_up_what_is_being_written_and_nothing_else() {
+    let third = |path: &Path| path.join("generation-00000000000000000003");
+    let given_up = stop_when(|_| true);
+    assert!(matches!(given_up, Err(SnapshotError::Stopped)), "{given_up:?}");
+    // Whether these come in time is a matter of the wall clock; what they leave is not.
+    let ends = [
+        stop_when(|path| third(path).exists()),
+        stop_when(|path| has_name(path, "reading-")),
+        stop_when(|path| third(path).with_extension("sealing").exists()),
+        stop_when(|path| third(path).with_extension("complete").exists()),
+    ];
+    println!("{ends:?}");
+}
+
+fn has_name(directory: &Path, prefix: &str) -> bool {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| name.into_string().ok()).any(|name| name.starts_with(prefix))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use engine::command::{
     Cancel, Check, CheckAnswer, Confirm, Deadline, Granted, Refusal, Rejection, SettleAnswer,
 };
-use engine::engine::{Engine, Ports, Settings};
+use engine::engine::Engine;
 use engine::identifier::{Digest, DigestKey};
 use engine::ids::{
     CategoryId, HolderId, Kopecks, OrganizationId, PartitionId, ServiceId, ShardId, TerminalId,
@@ -19,6 +19,7 @@ use engine::import::ImportError;
 use engine::journal::Journal;
 use engine::keys::{Keys, SecretKey};
 use engine::shard_actor::Fault;
+use engine::start::{Ports, Settings};
 use engine::transaction::Amounts;
 use futures_util::future::join_all;
 use tests::fixture;

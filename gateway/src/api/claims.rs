@@ -16,7 +16,7 @@
 
 use std::fmt::Write;
 
-use actix_web::HttpRequest;
+use actix_web::dev::RequestHead;
 use actix_web::http::Method;
 use engine::calendar::Day;
 use engine::command::Deadline;
@@ -79,7 +79,7 @@ fn target(path: &str) -> Option<Target<'_>> {
 pub async fn answer(
     gateway: &Gateway,
     caller: &Caller<'_>,
-    request: &HttpRequest,
+    request: &RequestHead,
     body: &[u8],
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
@@ -87,7 +87,7 @@ pub async fn answer(
         OrganizationRole::Acceptor => ClaimReader::Carrier(caller.id),
         OrganizationRole::Ministry => ClaimReader::Ministry,
     };
-    let order = match (target(request.path()), request.method()) {
+    let order = match (target(request.uri.path()), &request.method) {
         (Some(Target::All), &Method::GET) => return list(gateway, reader, request),
         (Some(Target::One(id)), _) => return show(gateway, reader, id, request),
         (Some(Target::Step(id, "export")), _) => {
@@ -95,7 +95,7 @@ pub async fn answer(
             return claim_file::answer(
                 gateway,
                 claim,
-                &parameter(request.query_string(), "format")?,
+                &parameter(request.uri.query().unwrap_or_default(), "format")?,
             )
             .await;
         }
@@ -117,7 +117,7 @@ pub async fn answer(
     Ok(Answer::json(Outcome::Done, out))
 }
 
-fn list(gateway: &Gateway, reader: ClaimReader, request: &HttpRequest) -> Result<Answer, ApiError> {
+fn list(gateway: &Gateway, reader: ClaimReader, request: &RequestHead) -> Result<Answer, ApiError> {
     let page = page(request)?;
     let (claims, total) = gateway.engine.trips().claims(reader, page.skipped, page.size);
     let mut out = String::from("{\"pageItems\":[");
@@ -137,7 +137,7 @@ fn show(
     gateway: &Gateway,
     reader: ClaimReader,
     id: ClaimId,
-    request: &HttpRequest,
+    request: &RequestHead,
 ) -> Result<Answer, ApiError> {
     let page = page(request)?;
     let claim = known(gateway, reader, id)?;
@@ -319,9 +319,9 @@ struct Page {
     skipped: usize,
 }
 
-fn page(request: &HttpRequest) -> Result<Page, ApiError> {
+fn page(request: &RequestHead) -> Result<Page, ApiError> {
     let number = |name, default: usize| {
-        let given = parameter(request.query_string(), name)?;
+        let given = parameter(request.uri.query().unwrap_or_default(), name)?;
         if given.is_empty() { Ok(default) } else { given.parse().map_err(|_| ApiError::BadFormat) }
     };
     let (index, size) = (number("pageIndex", 0)?, number("pageSize", 50)?);

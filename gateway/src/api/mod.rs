@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_http::Request;
+use actix_web::HttpResponse;
+use actix_web::dev::{Payload, RequestHead};
 use actix_web::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse};
 use arc_swap::Guard;
 use engine::calendar::Timestamp;
 use engine::command::Deadline;
@@ -82,22 +83,22 @@ impl From<ApiError> for Answer {
 }
 
 /// Answers every request of the public listener.
-pub async fn serve(request: ServiceRequest) -> Result<ServiceResponse, actix_web::Error> {
-    let (request, payload) = request.into_parts();
-    let response = dispatch(&request, payload).await;
-    Ok(ServiceResponse::new(request, response))
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    request: Request,
+) -> Result<HttpResponse, actix_web::Error> {
+    let (head, payload) = request.into_parts();
+    Ok(dispatch(&gateway, &head, payload).await)
 }
 
-async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
+async fn dispatch(gateway: &Gateway, request: &RequestHead, mut payload: Payload) -> HttpResponse {
     let started = Instant::now();
-    let Some(gateway) = request.app_data::<Arc<Gateway>>() else {
-        return ApiError::Unavailable.response();
-    };
-    let call = Call::at(request.path());
+    let path = request.uri.path();
+    let call = Call::at(path);
     let deadline = Deadline(started + gateway.limits.request_deadline);
-    let mut answer = match allowed_methods(call, request.path()) {
+    let mut answer = match allowed_methods(call, path) {
         [] => ApiError::PathNotFound.into(),
-        allowed if allowed.contains(request.method()) => {
+        allowed if allowed.contains(&request.method) => {
             route(gateway, call, request, &mut payload, deadline).await
         }
         allowed => not_allowed(allowed),
@@ -106,8 +107,8 @@ async fn dispatch(request: &HttpRequest, mut payload: Payload) -> HttpResponse {
     if !is_read || matches!(answer.outcome, Outcome::Error(_)) {
         let limits = &gateway.limits;
         let (bytes_max, patience) = (limits.body_bytes_max, limits.body_timeout);
-        let unread = Unread { headers: request.headers(), payload, bytes_max, patience };
-        answer.response = unread.forget(answer.response).await;
+        let unread = Unread { headers: &request.headers, payload, bytes_max, patience };
+        answer.response = Box::pin(unread.forget(answer.response)).await;
     }
     gateway.metrics.answered(call, answer.outcome, started.elapsed());
     answer.response
@@ -135,14 +136,14 @@ fn not_allowed(allowed: &[Method]) -> Answer {
 async fn route(
     gateway: &Gateway,
     call: Call,
-    request: &HttpRequest,
+    request: &RequestHead,
     payload: &mut Payload,
     deadline: Deadline,
 ) -> Answer {
     match call {
         Call::Discovery => Answer::json(Outcome::Done, gateway.documents.discovery.clone()),
         Call::PublicKeys => Answer::json(Outcome::Done, gateway.documents.public_keys.clone()),
-        Call::Token => connect::answer(gateway, request, payload).await,
+        Call::Token => Box::pin(connect::answer(gateway, &request.headers, payload)).await,
         _ => method(gateway, call, request, payload, deadline).await.unwrap_or_else(Answer::from),
     }
 }
@@ -150,7 +151,7 @@ async fn route(
 async fn method(
     gateway: &Gateway,
     call: Call,
-    request: &HttpRequest,
+    request: &RequestHead,
     payload: &mut Payload,
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
@@ -158,9 +159,9 @@ async fn method(
     let registry = Guard::into_inner(gateway.engine.registry());
     let knock = Knock {
         call,
-        method: request.method(),
-        token: bearer(request.headers()),
-        client: gateway.proxies.client(request.peer_addr(), request.headers()),
+        method: &request.method,
+        token: bearer(&request.headers),
+        client: gateway.proxies.client(request.peer_addr, &request.headers),
         now: gateway.clock.now(),
     };
     let access = admit(&gateway.tokens, registry.directory(), &knock)?;
@@ -176,21 +177,23 @@ async fn method(
         Call::Trips => limits.trips_bytes_max,
         _ => limits.body_bytes_max,
     };
-    let body = body::read(request.headers(), payload, bytes_max, limits.body_timeout).await?;
+    let body = body::read(&request.headers, payload, bytes_max, limits.body_timeout).await?;
     match call {
         Call::Cancel => settle::cancel(gateway, &caller, &body, deadline).await,
         Call::Check => check::answer(gateway, &caller, &body, deadline).await,
-        Call::Checks => batch::answer(gateway, &caller, &body, deadline).await,
-        Call::Claims => claims::answer(gateway, &caller, request, &body, deadline).await,
+        Call::Checks => Box::pin(batch::answer(gateway, &caller, &body, deadline)).await,
+        Call::Claims => Box::pin(claims::answer(gateway, &caller, request, &body, deadline)).await,
         Call::Confirm => settle::confirm(gateway, &caller, &body, deadline).await,
-        Call::Rulings => rulings::answer(gateway, &body, deadline).await,
+        Call::Rulings => Box::pin(rulings::answer(gateway, &body, deadline)).await,
         Call::Services => services::answer(gateway, &caller, &body),
         Call::Tickets => tickets::answer(gateway, &caller, &body),
-        Call::Transactions => transactions::answer(gateway, &caller, &body, deadline).await,
-        Call::Trips if request.method() == Method::GET => {
-            trip_list::answer(gateway, &caller, request, deadline).await
+        Call::Transactions => {
+            Box::pin(transactions::answer(gateway, &caller, &body, deadline)).await
         }
-        Call::Trips => trips::answer(gateway, &caller, request, &body, deadline).await,
+        Call::Trips if request.method == Method::GET => {
+            Box::pin(trip_list::answer(gateway, &caller, request, deadline)).await
+        }
+        Call::Trips => Box::pin(trips::answer(gateway, &caller, request, &body, deadline)).await,
         Call::Discovery | Call::PublicKeys | Call::Token | Call::Unknown => {
             Err(ApiError::PathNotFound)
         }

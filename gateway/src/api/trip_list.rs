@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use actix_web::HttpRequest;
+use actix_web::dev::RequestHead;
 use arc_swap::Guard;
 use engine::calendar::{Day, Timestamp};
 use engine::command::Deadline;
@@ -29,10 +29,10 @@ use crate::trips::{
 pub async fn answer(
     gateway: &Gateway,
     caller: &Caller<'_>,
-    request: &HttpRequest,
+    request: &RequestHead,
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
-    let query = read(caller, request.query_string())?;
+    let query = read(caller, request.uri.query().unwrap_or_default())?;
     let turns = Arc::clone(&gateway.trip_lists);
     let turn = tokio::time::timeout_at(deadline.0.into(), turns.acquire_owned()).await;
     let Ok(Ok(turn)) = turn else { return Err(ApiError::Unavailable) };

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-use actix_web::HttpRequest;
+use actix_web::dev::RequestHead;
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use engine::command::Deadline;
 use engine::identifier::{Digest, DigestKey};
@@ -47,11 +47,11 @@ enum Form {
 pub async fn answer(
     gateway: &Gateway,
     caller: &Caller<'_>,
-    request: &HttpRequest,
+    request: &RequestHead,
     body: &[u8],
     deadline: Deadline,
 ) -> Result<Answer, ApiError> {
-    let form = form_of(request.headers().get(CONTENT_TYPE));
+    let form = form_of(request.headers.get(CONTENT_TYPE));
     let key = &gateway.engine.keys().identifiers;
     let reader = Reader { organization: caller.id, key };
     let read = match form {

@@ -61,7 +61,7 @@ pub struct Settings {
     /// How many calls an organization may make; without it, as many as it likes.
     pub rate: Option<Rate>,
     /// How the engine is sized.
-    pub engine: engine::engine::Settings,
+    pub engine: engine::start::Settings,
     /// When the state is saved.
     pub snapshots: SnapshotSchedule,
     /// How holder registries for validators are built and kept.
@@ -355,9 +355,9 @@ fn rate(values: &Values) -> Result<Option<Rate>, SettingsError> {
     Ok((per_second > 0).then_some(Rate { per_second, burst }))
 }
 
-fn engine_settings(values: &Values) -> Result<engine::engine::Settings, SettingsError> {
+fn engine_settings(values: &Values) -> Result<engine::start::Settings, SettingsError> {
     let ttl = limits::CHECKED_TTL_SECONDS;
-    Ok(engine::engine::Settings {
+    Ok(engine::start::Settings {
         partition: PartitionId(0),
         shard_count: values.number("shards", 1, 64)?,
         checked_ttl_seconds: values.number_or("checked_ttl_seconds", ttl, 1, 366 * 86_400)?,

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use engine::calendar::{Day, Timestamp};
 use engine::command::Deadline;
-use engine::engine::{Engine, Ports, Settings};
+use engine::engine::Engine;
 use engine::identifier::{Digest, DigestKey};
 use engine::ids::{OrganizationId, PartitionId};
 use engine::journal::Journal;
 use engine::keys::{Keys, SecretKey};
+use engine::start::{Ports, Settings};
 use engine::trips::claim::{ClaimError, ClaimId, ClaimOrder, ClaimSummary, Period};
 use engine::trips::clerk::UploadScope;
 use engine::trips::office::ClaimReader;
