@@ -182,6 +182,10 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
     }
+    if let Some(seen) = run.availability.as_ref().filter(|seen| seen.is_cut) {
+        let seconds = trimmed(seen.observed_seconds, 1);
+        notes.push(format!("too many outages to keep: downtime is that of the first {seconds} s"));
+    }
     notes.extend(run.fleet.as_ref().map(|fleet| fleet.note(run)));
     if run.audit.is_none() {
         notes.push("the history was not compared with what was acknowledged".into());

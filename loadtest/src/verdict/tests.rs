@@ -1,6 +1,6 @@
 use super::*;
 use crate::audit::Audit;
-use crate::downtime::{Availability, Planned, Probed};
+use crate::downtime::{Availability, Lookout, Planned, Probed};
 use crate::fixture;
 use crate::run::Tallied;
 use crate::tally::Carrier;
@@ -61,7 +61,7 @@ fn check_downtime(month: u32, minutes: u32, expected: Outcome) {
     let mut run = fixture::run(10_000, 0);
     run.terms.month_of_service = month;
     let end = 43_200.0 * 60.0;
-    let probes: Vec<Probed> = (0..43_200 * 12)
+    let probes: Lookout = (0..43_200 * 12)
         .map(|probe: u32| Probed {
             at_seconds: f64::from(probe) * 5.0,
             took_seconds: (probe >= minutes * 12).then_some(0.01),
@@ -101,7 +101,7 @@ fn without_a_probe_downtime_is_unknown() {
     };
     check(None, "no probes");
     let one = Probed { at_seconds: 0.0, took_seconds: Some(0.001) };
-    check(Some(Availability::of(&[one], 3.0, &[])), "1 probe, 2 are needed");
+    check(Some(Availability::of(&[one].into_iter().collect(), 3.0, &[])), "1 probe, 2 are needed");
 }
 
 #[test]
