@@ -111,7 +111,8 @@ pub enum Limit {
         /// Seconds.
         seconds_max: f64,
     },
-    /// At most so much unplanned downtime a month; a run fails if it used up more alone.
+    /// At most so much unplanned downtime a month; a run fails if it used up more alone, and holds if
+    /// it would not by going on like that.
     Downtime {
         /// Minutes.
         minutes_max: f64,

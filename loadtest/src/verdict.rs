@@ -4,17 +4,18 @@
 //! Three outcomes, because a tool that must say yes or no lies when it does not know. The
 //! contract's share is a census, counted out to the request, as the contract speaks of the requests
 //! that were processed; but 98 right answers could not have shown 3 %, so fewer than 99 requests say
-//! nothing. A share that stands for requests to come is judged by an exact one-sided bound. A
-//! percentile counts only with ten values beyond it. When the generator itself was late in more than
-//! 5 % of the seconds, nothing timed says anything about the server; what it answered wrongly, lost,
-//! doubled or made up is missed all the same.
+//! nothing. Downtime is missed when the run alone used up the month's minutes; one that is shorter
+//! than a month holds it only at a rate at which the month would. A share that stands for requests to
+//! come is judged by an exact one-sided bound. A percentile counts only with ten values beyond it.
+//! When the generator itself was late in more than 5 % of the seconds, nothing timed says anything
+//! about the server; what it answered wrongly, lost, doubled or made up is missed all the same.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::binomial;
 use crate::burn;
-use crate::downtime::percent_of_month;
+use crate::downtime::{MONTH_MINUTES, percent_of_month};
 use crate::histogram::percentile_of_all;
 use crate::objective::{self, CONTRACT_MS, Fault, Limit, Objective};
 use crate::run::{Load, Run};
@@ -321,6 +322,8 @@ fn depot(run: &Run, seconds_max: f64) -> (String, String, Outcome) {
     (limit, measured, outcome)
 }
 
+/// A part of a month that has more downtime than its part of the budget does not show that the month
+/// holds.
 fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
     let limit =
         format!("≤ {minutes_max} min/month ({})", percent_text(percent_of_month(minutes_max)));
@@ -331,19 +334,22 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
         return (limit, measured.into(), Outcome::NotEnoughData);
     };
     let minutes = seen.downtime_minutes();
-    let rate = if seen.observed_seconds > 0.0 && minutes_max > 0.0 {
-        minutes / (seen.observed_seconds / 60.0) / (minutes_max / crate::downtime::MONTH_MINUTES)
-    } else {
-        0.0
-    };
+    let observed = seen.observed_seconds / 60.0;
+    let budget = observed * minutes_max / MONTH_MINUTES;
+    let rate = if budget > 0.0 { minutes / budget } else { 0.0 };
     let used = if minutes_max > 0.0 { minutes / minutes_max * 100.0 } else { 0.0 };
-    let measured = format!(
-        "{} min, {} of the budget, at {rate:.1}\u{a0}×",
-        trimmed(minutes, 2),
-        percent_text(used)
-    );
+    let (minutes_text, used) = (trimmed(minutes, 2), percent_text(used));
+    let mut measured = format!("{minutes_text} min, {used} of the budget, at {rate:.1}\u{a0}×");
     // Seconds are summed as fractions; a microsecond is no downtime.
-    (limit, measured, at_most(Some(minutes - 1e-8), minutes_max))
+    let outcome = if minutes > minutes_max + 1e-8 {
+        Outcome::Fail
+    } else if seen.is_cut || (observed < MONTH_MINUTES && minutes > budget + 1e-8) {
+        measured.push_str(", too short a run");
+        Outcome::NotEnoughData
+    } else {
+        Outcome::Pass
+    };
+    (limit, measured, outcome)
 }
 
 /// What was found decides; nothing found does only where everything was looked at.
