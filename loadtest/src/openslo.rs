@@ -1,7 +1,8 @@
 //! Objectives from OpenSLO v1, and the alert rules of Prometheus that watch the same limits.
 //!
 //! An SLO with the budgeting method `Occurrences` becomes a share of requests slower than the
-//! objective's value (seconds), one with `Timeslices` becomes minutes of downtime a month. The labels
+//! objective's value (seconds), judged by its bound: what it promises holds for requests to come, too.
+//! One with `Timeslices` becomes minutes of downtime a month. The labels
 //! `request` and `carrier` of an SLO narrow it to a kind of request and a carrier. Documents of other
 //! kinds are passed over; an SLO that cannot be judged is an error, never silently dropped.
 
@@ -13,7 +14,7 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 
 use crate::burn::{ALARMS, Alarm};
 use crate::downtime::MONTH_MINUTES;
-use crate::objective::{Limit, Objective};
+use crate::objective::{CONFIDENCE_PERCENT, Limit, Objective};
 use crate::tally::{Carrier, Kind};
 
 /// The largest text that is read.
@@ -225,9 +226,10 @@ impl Target {
                 let (Some("lte" | "lt"), Some(seconds)) = (self.op.as_deref(), self.value) else {
                     return Err("it needs `op: lte` and a `value` in seconds");
                 };
-                Ok(Limit::Census {
+                Ok(Limit::Share {
                     above_ms: (seconds * 1e6).round() / 1e3,
                     percent_max: (missed * 1e12).round() / 1e10,
+                    confidence_percent: CONFIDENCE_PERCENT,
                 })
             }
             "Timeslices" => {
@@ -312,9 +314,10 @@ spec:
 
     #[test]
     fn the_built_in_objectives_are_read() {
-        let built_in = contract(4);
-        let own = |one: Option<&Objective>| Objective { built_in: None, ..one.unwrap().clone() };
-        let expected = [own(built_in.first()), own(built_in.last())];
+        let [checks, .., downtime] = &contract(4)[..] else { panic!("two at least") };
+        let share = Limit::Share { above_ms: 3_000.0, percent_max: 3.0, confidence_percent: 95.0 };
+        let own = |one: &Objective| Objective { built_in: None, ..one.clone() };
+        let expected = [Objective { limit: share, ..own(checks) }, own(downtime)];
         assert_eq!(read(BUILT_IN).unwrap(), expected);
     }
 
@@ -327,7 +330,7 @@ spec:
 
     #[test]
     fn what_cannot_be_judged_is_an_error() {
-        let share = Limit::Census { above_ms: 100.0, percent_max: 0.01 };
+        let share = Limit::Share { above_ms: 100.0, percent_max: 0.01, confidence_percent: 95.0 };
         check(
             "{budgetingMethod: Occurrences, objectives: [{op: lt, value: 0.1, target: 0.9999}]}",
             Some(share),
