@@ -20,9 +20,11 @@ use crate::tally::{Carrier, Kind};
 /// The largest text that is read.
 pub const BYTES_MAX: usize = 1 << 20;
 const VERSION: &str = "openslo/v1";
-/// The lowest bucket of the server's histogram, seconds; each next one is twice as long.
+/// The lowest bucket of the server's histogram, seconds; each next one is twice as long, and the
+/// contract's limit comes last.
 const FIRST_BUCKET_SECONDS: f64 = 0.000_025;
-const BUCKETS: i32 = 18;
+const DOUBLED_BUCKETS: i32 = 17;
+const LAST_BUCKET_SECONDS: f64 = 3.0;
 const OUTCOMES: &str = "unavailable|result_unavailable";
 
 /// Why the documents cannot be used.
@@ -69,12 +71,21 @@ pub fn read(text: &str) -> Result<Vec<Objective>, OpenSloError> {
 /// The rules that alert when the budget of an objective burns 14.4, 6, 3 or 1 times too fast in a
 /// long and a short window at once. Limits that have no budget have no rules.
 ///
-/// The server's histogram has no bucket at every limit; the next lower one is taken, so an alert may
-/// come early and never late. `job` is the name under which Prometheus scrapes the server.
+/// The server's histogram has a bucket at the contract's limit, but not at every other; the next lower
+/// one is taken, so an alert may come early and never late. The server tells only checks apart by
+/// carrier: in place of the rules for anything else by one carrier stands a comment. `job` is the name
+/// under which Prometheus scrapes the server.
 pub fn rules(objectives: &[Objective], job: &str) -> String {
     let mut text = String::from("groups:\n- name: eligo-burn-rates\n  rules:\n");
     for objective in objectives {
         let Some(budget) = Budget::of(objective, job) else { continue };
+        if objective.carrier.is_some() && objective.kind != Some(Kind::Check) {
+            let name = scalar(&objective.name);
+            text.push_str(&format!(
+                "  # No rules for {name}: the server tells only checks apart by carrier.\n"
+            ));
+            continue;
+        }
         for alarm in ALARMS {
             text.push_str(&budget.rule(&objective.name, &alarm));
         }
@@ -95,11 +106,14 @@ impl Budget {
             Limit::Budget { above_ms, percent_max, .. }
             | Limit::Census { above_ms, percent_max }
             | Limit::Share { above_ms, percent_max, .. } => {
-                let of = format!("job=\"{job}\",method=~\"{}\"", methods(objective.kind));
+                let carrier = objective
+                    .carrier
+                    .map(|carrier| format!(",carrier=\"{}\"", carrier.name()))
+                    .unwrap_or_default();
+                let of = format!("job=\"{job}\",method=~\"{}\"{carrier}", methods(objective.kind));
                 let bucket = bucket(above_ms / 1_000.0)?;
                 let all = format!("sum(rate(eligo_request_seconds_count{{{of}}}[$w]))");
-                let quick =
-                    format!("sum(rate(eligo_request_seconds_bucket{{{of},le=\"{bucket}\"}}[$w]))");
+                let quick = format!("sum(rate(eligo_request_seconds_bucket{{{of},{bucket}}}[$w]))");
                 let refused = format!(
                     "(sum(rate(eligo_requests_total{{{of},outcome=~\"{OUTCOMES}\"}}[$w])) or vector(0))"
                 );
@@ -240,10 +254,14 @@ impl Target {
     }
 }
 
-/// The bucket of the server at a limit or next below.
-fn bucket(seconds: f64) -> Option<f64> {
-    let buckets = (0..BUCKETS).map(|power| FIRST_BUCKET_SECONDS * 2_f64.powi(power));
-    buckets.take_while(|bucket| *bucket <= seconds).reduce(f64::max)
+/// The label of the bucket of the server at a limit or next below.
+fn bucket(seconds: f64) -> Option<String> {
+    let doubled = (0..DOUBLED_BUCKETS).map(|power| FIRST_BUCKET_SECONDS * 2_f64.powi(power));
+    let buckets = doubled.chain([LAST_BUCKET_SECONDS]);
+    let bucket = buckets.take_while(|bucket| *bucket <= seconds).last()?;
+    // From version 3 on Prometheus writes whole numbers with a fraction.
+    let is_whole = bucket.fract() == 0.0;
+    Some(if is_whole { format!("le=~\"{bucket}|{bucket}.0\"") } else { format!("le=\"{bucket}\"") })
 }
 
 /// The methods of the server's metrics that a kind is.
@@ -362,10 +380,36 @@ spec:
             assert!(text.contains(window), "{window}");
         }
         assert!(text.contains("> 14.4 * 0.03") && text.contains("> 1 * 0.01"), "{text}");
-        // There is no bucket at 3 s.
-        assert!(text.contains("le=\"1.6384\"") && text.contains("method=~\"check\""), "{text}");
+        assert!(text.contains("method=~\"check\",le=~\"3|3.0\"}"), "{text}");
         let rules: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(rules["groups"][0]["rules"].as_array().unwrap().len(), 8);
+    }
+
+    #[test]
+    fn limits_have_the_bucket_at_or_next_below_them() {
+        let check = |seconds, expected: Option<&str>| {
+            assert_eq!(bucket(seconds), expected.map(str::to_owned), "{seconds}");
+        };
+        check(0.000_01, None);
+        check(0.1, Some("le=\"0.0512\""));
+        check(2.999, Some("le=\"1.6384\""));
+        check(3.0, Some("le=~\"3|3.0\""));
+        check(60.0, Some("le=~\"3|3.0\""));
+    }
+
+    #[test]
+    fn a_carriers_rules_watch_that_carrier_or_are_not_there() {
+        let text = rules(&contract(4), "eligo");
+        // Seven objectives, of which the confirms by one carrier cannot be watched.
+        assert_eq!(text.matches("alert: EligoBudgetBurns").count(), 20, "{text}");
+        assert_eq!(text.matches("# No rules for \"slow or unanswered confirms, ").count(), 2);
+        for carrier in ["ecs", "social"] {
+            let name = format!("objective: \"slow or unanswered checks, {carrier} cards\"");
+            let rule = text.split("- alert").find(|rule| rule.contains(&name)).unwrap();
+            assert_eq!(rule.matches(&format!(",carrier=\"{carrier}\"")).count(), 8, "{rule}");
+        }
+        let rules: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(rules["groups"][0]["rules"].as_array().unwrap().len(), 20);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::api::identification::Identification;
 use crate::api::{Answer, Caller, push_json_string};
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
-use crate::metrics::Outcome;
+use crate::metrics::{Carrier, Outcome};
 use crate::settings::{Benefits, Dialect, FieldForType, Type3Confirm};
 
 /// The fields of a check, as texts.
@@ -48,6 +48,8 @@ pub struct CheckRequest {
     pub service: ServiceId,
     /// Who the person is.
     pub identifier: Digest,
+    /// What carried it.
+    pub carrier: Carrier,
     /// The full price, from connection type 3.
     pub price: Option<Kopecks>,
     /// Whether fields were ignored that the connection type may not send.
@@ -103,6 +105,7 @@ impl CheckReader<'_> {
             terminal: fields::terminal(fields::integer(terminal)?),
             service: fields::service(fields::integer(service)?),
             identifier: person.digest(self.key)?,
+            carrier: person.carrier(),
             price: fields::amount(price)?,
             lenient: foreign,
         })
@@ -129,11 +132,11 @@ pub async fn answer(
         // The engine answers by its newest revision, which may know more names than ours.
         let registry = gateway.engine.registry();
         let body = body_of(gateway, &registry, &question, &answer);
-        return Ok(Answer::json(outcome(&answer), body));
+        return Ok(Answer::json(outcome(&answer), body).by(request.carrier));
     }
     let answer = gateway.engine.check(caller.registry, &question);
     let body = body_of(gateway, caller.registry, &question, &answer);
-    Ok(Answer::json(outcome(&answer), body))
+    Ok(Answer::json(outcome(&answer), body).by(request.carrier))
 }
 
 /// Whether a check is itself the recorded fact; otherwise it opens a transaction (C-07).

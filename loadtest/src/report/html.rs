@@ -200,7 +200,7 @@ fn tallies(run: &Run) -> String {
             ("refused", tally.refused),
             ("wrong", tally.wrong),
         ];
-        let of = format!("{}.{}", tallied.kind.name(), carrier_id(tallied.carrier));
+        let of = format!("{}.{}", tallied.kind.name(), tallied.carrier.name());
         for (name, count) in counts {
             rows.push_str(&format!(
                 "<td class=\"n\" data-name=\"{of}.{name}\" data-value=\"{count}\">{}</td>",
@@ -359,15 +359,6 @@ fn verdict_word(outcome: Outcome) -> &'static str {
         Outcome::Fail => "fail",
         Outcome::NotEnoughData => "inconclusive",
         Outcome::Pass => "pass",
-    }
-}
-
-fn carrier_id(carrier: Carrier) -> &'static str {
-    match carrier {
-        Carrier::Ecs => "ecs",
-        Carrier::None => "none",
-        Carrier::Snils => "snils",
-        Carrier::Social => "social",
     }
 }
 
