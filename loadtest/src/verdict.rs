@@ -20,6 +20,7 @@ use crate::histogram::percentile_of_all;
 use crate::objective::{self, CONTRACT_MS, Fault, Limit, Objective};
 use crate::run::{Load, Run};
 use crate::tally::{Kind, Tally};
+use crate::views::{self, View};
 
 /// Seconds in which the generator was late above which a run is not judged, percent.
 pub const TAINTED_PERCENT_MAX: f64 = 5.0;
@@ -78,6 +79,9 @@ pub struct Verdict {
     pub tainted_seconds: u64,
     /// Those of all, percent.
     pub tainted_percent: f64,
+    /// The share of slow or unanswered requests in windows.
+    #[serde(default)]
+    pub views: Vec<View>,
     /// What else a reader must know.
     pub notes: Vec<String>,
 }
@@ -119,8 +123,14 @@ pub fn judge(run: &Run) -> Verdict {
             judged
         })
         .collect();
-    let outcome = outcome(&judged, tainted);
-    Verdict { outcome, judged, tainted_seconds, tainted_percent, notes: notes(run, tainted) }
+    Verdict {
+        outcome: outcome(&judged, tainted),
+        judged,
+        tainted_seconds,
+        tainted_percent,
+        views: views::of(&run.seconds),
+        notes: notes(run, tainted),
+    }
 }
 
 /// The table of a verdict for a terminal.
@@ -268,8 +278,7 @@ struct Count {
 
 impl Count {
     fn text(self) -> String {
-        let share = percent_text(percent(self.failures, self.all));
-        format!("{share} ({} of {})", self.failures, self.all)
+        share_text(self.failures, self.all)
     }
 }
 
@@ -431,6 +440,11 @@ fn percent(part: u64, all: u64) -> f64 {
 fn percent_text(percent: f64) -> String {
     let digits = if percent < 1.0 { 4 } else { 2 };
     format!("{} %", trimmed(percent, digits))
+}
+
+/// A share as people read it, with its counts.
+pub fn share_text(part: u64, all: u64) -> String {
+    format!("{} ({part} of {all})", percent_text(percent(part, all)))
 }
 
 /// Milliseconds as people read them.
