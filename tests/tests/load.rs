@@ -1,5 +1,8 @@
 //! The load tester against the real server: what it foretells is what the server answers, and what
 //! is done to the server in between, by a kill or by a bad link, is what its verdict says.
+//!
+//! Verdicts are judged here as if the generator had never been late: what links and faults do to
+//! requests is counted, and a busy machine does not undo it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -47,7 +50,18 @@ impl Stage {
 
     /// Runs a scenario of some seconds at an address.
     fn run(&self, address: SocketAddr, more: &str) -> (Run, Verdict) {
-        let text = format!(
+        let scenario = Scenario::parse(&self.scenario(address, more)).unwrap();
+        let registry = Registry::load(&self.registry, 100_000, scenario.seed).unwrap();
+        let execution = Execution::prepare(&scenario, &registry).unwrap();
+        let run = execution.run(scenario.arrivals.as_ref(), &mut ()).unwrap();
+        let mut punctual = run.clone();
+        punctual.seconds.iter_mut().for_each(|second| second.lateness_p99 = 0);
+        let verdict = judge(&punctual);
+        (run, verdict)
+    }
+
+    fn scenario(&self, address: SocketAddr, more: &str) -> String {
+        format!(
             "name = \"test\"\nseed = 11\n{more}\n\
              [target]\nurl = \"http://{address}\"\nfresh = true\n\
              [registry]\npath = \"{}\"\n\
@@ -58,13 +72,7 @@ impl Stage {
              [mix]\ncheck = 70\nconfirm = 15\ncancel = 4\nhistory = 2\nservices = 1\nbatch = 2\n\
              malformed = 3\nrepeat = 3\n",
             self.registry.display()
-        );
-        let scenario = Scenario::parse(&text).unwrap();
-        let registry = Registry::load(&self.registry, 100_000, scenario.seed).unwrap();
-        let execution = Execution::prepare(&scenario, &registry).unwrap();
-        let run = execution.run(scenario.arrivals.as_ref(), &mut ()).unwrap();
-        let verdict = judge(&run);
-        (run, verdict)
+        )
     }
 }
 
@@ -72,6 +80,12 @@ impl Stage {
 fn outcome(verdict: &Verdict, name: &str) -> Outcome {
     let judged = verdict.judged.iter().find(|judged| judged.name.starts_with(name));
     judged.unwrap_or_else(|| panic!("no `{name}` in {verdict:?}")).outcome
+}
+
+/// An objective is missed, and so is the run.
+fn check_missed(verdict: &Verdict, name: &str) {
+    assert_eq!(outcome(verdict, name), Outcome::Fail, "{verdict:?}");
+    assert_eq!((verdict.outcome, verdict.exit_code()), (Outcome::Fail, 1));
 }
 
 fn counts(run: &Run) -> (u64, u64, u64, u64) {
@@ -131,7 +145,9 @@ fn a_kill_loses_nothing_and_is_seen_as_downtime() {
     assert!(outage.downtime_seconds() >= 1.5, "{outage:?}");
     assert_eq!(run.faults.len(), 1);
     assert_eq!(outcome(&verdict, "lost"), Outcome::Pass);
-    assert_ne!(verdict.outcome, Outcome::Pass);
+    // Two seconds of ten, of which the contract allows 3 % and 1 %.
+    check_missed(&verdict, "slow or unanswered checks");
+    assert_eq!(outcome(&verdict, "downtime"), Outcome::NotEnoughData);
 }
 
 /// A fault of the scenario: a script that is run two seconds after the beginning.
@@ -162,7 +178,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     let audit = run.audit.unwrap();
     assert!(audit.is_clean() && audit.acknowledged > 20, "{audit:?}");
     assert_eq!(outcome(&verdict, "lost"), Outcome::Pass);
-    assert_ne!(verdict.outcome, Outcome::Pass);
+    check_missed(&verdict, "slow or unanswered confirms");
 }
 
 /// The organizations get other secrets and, a second later, their old ones back: their tokens die at
@@ -196,13 +212,13 @@ fn a_rotated_key_refuses_until_it_is_back() {
     let last = run.seconds.iter().rfind(|second| second.answered > 0).unwrap();
     assert_eq!(last.refused, 0, "the old secrets are back");
     assert!(run.audit.unwrap().is_clean());
-    assert_ne!(verdict.exit_code(), 0);
+    check_missed(&verdict, "slow or unanswered checks");
 }
 
 /// What a bad link does to answers.
 #[derive(Clone, Copy)]
 enum Link {
-    /// Ends the connection instead of carrying an answer.
+    /// Says that nothing more will come instead of carrying an answer, and goes on listening.
     HalfClosing,
     /// Turns grants into refusals.
     Lying,
@@ -243,7 +259,7 @@ fn carry(
             let is_grant = text.contains("{\"resultCode\":0,") && !text.contains("\"results\"");
             if is_grant && granted.fetch_add(1, Ordering::Relaxed).is_multiple_of(4) {
                 match link {
-                    Link::HalfClosing => return back.shutdown(Shutdown::Both).ok(),
+                    Link::HalfClosing => return back.shutdown(Shutdown::Write).ok(),
                     Link::Lying => text = text.replace("\"resultCode\":0", "\"resultCode\":1"),
                     Link::Refusing => {
                         text = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_owned();
@@ -278,8 +294,7 @@ fn a_refusing_link_is_not_an_answer() {
     let (run, verdict) = check_link(Link::Refusing);
     let (_, wrong, refused, _) = counts(&run);
     assert!(wrong == 0 && refused > 0, "{:?}", run.wrong_answers);
-    assert_ne!(outcome(&verdict, "slow or unanswered checks"), Outcome::Pass);
-    assert_ne!(verdict.exit_code(), 0);
+    check_missed(&verdict, "slow or unanswered checks");
 }
 
 #[test]
@@ -289,7 +304,7 @@ fn a_half_closing_link_leaves_requests_unanswered() {
     assert!(wrong == 0 && unanswered > 0, "{:?}", run.wrong_answers);
     assert!(run.connections.broken > 0);
     assert!(run.audit.unwrap().is_clean());
-    assert_ne!(outcome(&verdict, "slow or unanswered checks"), Outcome::Pass);
+    check_missed(&verdict, "slow or unanswered checks");
 }
 
 #[test]
@@ -297,7 +312,7 @@ fn a_stalling_link_is_slow() {
     let (run, verdict) = check_link(Link::Stalling);
     let slow: u64 = run.tallies.iter().map(|tallied| tallied.tally.slow).sum();
     assert!(slow > 0 && counts(&run).1 == 0, "{slow} {:?}", run.wrong_answers);
-    assert_ne!(outcome(&verdict, "slow or unanswered checks"), Outcome::Pass);
+    check_missed(&verdict, "slow or unanswered checks");
 }
 
 /// The binary itself.
@@ -328,6 +343,9 @@ fn the_command_writes_its_documents_and_reads_them_again() {
         text.contains("slow or unanswered checks") && text.contains("one/report.html"),
         "{text}"
     );
+    for figures in ["answers        within 3 s ", "response time  p50 ", "the worst  5 min "] {
+        assert!(text.contains(figures), "{text}");
+    }
     let files =
         ["run.json", "report.html", "seconds.csv", "junit.xml", "run.hlog", "response.hgrm"];
     for file in files {
