@@ -17,7 +17,7 @@ use crate::api::Answer;
 use crate::body;
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
-use crate::metrics::Outcome;
+use crate::metrics::{Carrier, Outcome};
 use crate::tokens::Scopes;
 
 /// Why no token is given out (RFC 6749 §5.2).
@@ -193,7 +193,7 @@ fn refused(refusal: TokenRefusal) -> Answer {
     let mut response = HttpResponse::with_body(status, actix_web::body::BoxBody::new(body));
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
-    no_store(Answer { outcome: Outcome::TokenRefused, response })
+    no_store(Answer { carrier: Carrier::None, outcome: Outcome::TokenRefused, response })
 }
 
 fn no_store(mut answer: Answer) -> Answer {

@@ -89,6 +89,15 @@ impl Call {
         }
     }
 
+    /// What its metrics are told apart by. Only a check says what carries its identifier: confirms
+    /// and cancels name a transaction, and a batch may hold several.
+    fn carriers(self) -> &'static [Carrier] {
+        match self {
+            Call::Check => &[Carrier::Ecs, Carrier::None, Carrier::Snils, Carrier::Social],
+            _ => &[Carrier::None],
+        }
+    }
+
     fn label(self) -> &'static str {
         match self {
             Call::Cancel => "cancel",
@@ -105,6 +114,31 @@ impl Call {
             Call::Transactions => "transactions",
             Call::Trips => "trips",
             Call::Unknown => "unknown",
+        }
+    }
+}
+
+/// What carried the identifier; the documents set the service level of each on its own
+/// (D0 §6.4, §7.4).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Carrier {
+    /// An `ecs` card.
+    Ecs,
+    /// None, several, or one that was not read.
+    None,
+    /// The insurance number.
+    Snils,
+    /// A social card.
+    Social,
+}
+
+impl Carrier {
+    fn label(self) -> &'static str {
+        match self {
+            Carrier::Ecs => "ecs",
+            Carrier::None => "none",
+            Carrier::Snils => "snils",
+            Carrier::Social => "social",
         }
     }
 }
@@ -180,7 +214,8 @@ impl Outcome {
 /// The counters of one server.
 pub struct Metrics {
     registry: Registry,
-    calls: Vec<CallMetrics>,
+    /// By call, then by carrier.
+    calls: Vec<Vec<CallMetrics>>,
     batch_items: IntCounter,
     fields_ignored: IntCounter,
     type3_confirms: IntCounter,
@@ -189,6 +224,7 @@ pub struct Metrics {
 }
 
 struct CallMetrics {
+    carrier: Carrier,
     outcomes: Vec<IntCounter>,
     seconds: Histogram,
 }
@@ -218,20 +254,25 @@ impl Metrics {
     pub fn new() -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new();
         let requests = IntCounterVec::new(
-            Opts::new("eligo_requests_total", "Requests by method and outcome"),
-            &["method", "outcome"],
+            Opts::new("eligo_requests_total", "Requests by method, carrier and outcome"),
+            &["carrier", "method", "outcome"],
         )?;
-        let latency = HistogramOpts::new("eligo_request_seconds", "Time to answer")
-            .buckets(prometheus::exponential_buckets(0.000_025, 2.0, 18)?);
-        let latency = HistogramVec::new(latency, &["method"])?;
+        let mut buckets = prometheus::exponential_buckets(0.000_025, 2.0, 17)?;
+        // What takes longer is not successful (D0 §6.4, §7.4).
+        buckets.push(3.0);
+        let latency = HistogramOpts::new("eligo_request_seconds", "Time to answer");
+        let latency = HistogramVec::new(latency.buckets(buckets), &["carrier", "method"])?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
-        let calls = Call::ALL.map(|call| CallMetrics {
-            outcomes: Outcome::all()
-                .map(|outcome| requests.with_label_values(&[call.label(), outcome.label()]))
-                .collect(),
-            seconds: latency.with_label_values(&[call.label()]),
-        });
+        let metrics = |call: Call, carrier: Carrier| {
+            let (by, method) = (carrier.label(), call.label());
+            let outcomes = Outcome::all()
+                .map(|outcome| requests.with_label_values(&[by, method, outcome.label()]));
+            let outcomes = outcomes.collect();
+            CallMetrics { carrier, outcomes, seconds: latency.with_label_values(&[by, method]) }
+        };
+        let calls = Call::ALL
+            .map(|call| call.carriers().iter().map(|carrier| metrics(call, *carrier)).collect());
         Ok(Metrics {
             batch_items: counter(&registry, "eligo_batch_items_total", "Checks inside batches")?,
             fields_ignored: counter(
@@ -252,8 +293,9 @@ impl Metrics {
     }
 
     /// Counts an answered call.
-    pub fn answered(&self, call: Call, outcome: Outcome, after: Duration) {
-        let Some(metrics) = self.calls.get(call as usize) else { return };
+    pub fn answered(&self, call: Call, (carrier, outcome): (Carrier, Outcome), after: Duration) {
+        let Some(by_carrier) = self.calls.get(call as usize) else { return };
+        let Some(metrics) = by_carrier.iter().find(|one| one.carrier == carrier) else { return };
         if let Some(counter) = metrics.outcomes.get(outcome.index()) {
             counter.inc();
         }
@@ -396,12 +438,17 @@ mod tests {
             assert_eq!(outcome.index(), at);
         }
         let metrics = Metrics::new().unwrap();
-        metrics.answered(Call::Check, Outcome::NoBenefit, Duration::from_micros(40));
-        metrics.answered(Call::Token, Outcome::Error(ApiError::Unavailable), Duration::ZERO);
+        let unavailable = Outcome::Error(ApiError::Unavailable);
+        let no_benefit = (Carrier::Social, Outcome::NoBenefit);
+        metrics.answered(Call::Check, no_benefit, Duration::from_secs(3));
+        metrics.answered(Call::Token, (Carrier::None, unavailable), Duration::ZERO);
         let text = TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap();
         let check = |line: &str| assert!(text.contains(line), "{line}");
-        check("eligo_requests_total{method=\"check\",outcome=\"no_benefit\"} 1");
-        check("eligo_requests_total{method=\"token\",outcome=\"unavailable\"} 1");
-        check("eligo_request_seconds_count{method=\"check\"} 1");
+        let social = "carrier=\"social\",method=\"check\"";
+        check(&format!("eligo_requests_total{{{social},outcome=\"no_benefit\"}} 1"));
+        check("eligo_requests_total{carrier=\"none\",method=\"token\",outcome=\"unavailable\"} 1");
+        check(&format!("eligo_request_seconds_bucket{{{social},le=\"1.6384\"}} 0"));
+        check(&format!("eligo_request_seconds_bucket{{{social},le=\"3\"}} 1"));
+        check("eligo_request_seconds_count{carrier=\"ecs\",method=\"check\"} 0");
     }
 }

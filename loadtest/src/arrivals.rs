@@ -167,34 +167,6 @@ impl Arrivals {
         };
         Ok(Plan { source, duration })
     }
-
-    /// The shape.
-    pub fn shape(&self) -> &Shape {
-        &self.0
-    }
-
-    /// The same with all rates, or the speed of the trace, multiplied.
-    pub fn scaled(&self, factor: f64) -> Result<Arrivals, ArrivalsError> {
-        let mut shape = self.0.clone();
-        match &mut shape {
-            Shape::Burst { base, rate, .. } => {
-                *base *= factor;
-                *rate *= factor;
-            }
-            Shape::Constant { rate } | Shape::Poisson { rate } => *rate *= factor,
-            Shape::PeakHour { base, peak, .. } => {
-                *base *= factor;
-                *peak *= factor;
-            }
-            Shape::Ramp { from, to, .. } => {
-                *from *= factor;
-                *to *= factor;
-            }
-            Shape::Replay { speed, .. } => *speed *= factor,
-            Shape::Steps { rates, .. } => rates.iter_mut().for_each(|rate| *rate *= factor),
-        }
-        shape.try_into()
-    }
 }
 
 impl TryFrom<Shape> for Arrivals {

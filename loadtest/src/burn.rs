@@ -41,20 +41,23 @@ pub fn highest(
     if long == 0 || short == 0 || short > long || seconds.len() < long {
         return None;
     }
-    // Running sums of failures and of all, one longer than the run.
-    let mut sums = vec![(0, 0)];
-    let (mut failures, mut all) = (0, 0);
-    for second in seconds {
-        failures += second.slow + second.unanswered + second.refused;
-        all += second.due;
-        sums.push((failures, all));
-    }
+    let sums = running_sums(seconds);
     let window = |end: usize, length: usize| {
         let (from, to) = (sums.get(end - length)?, sums.get(end)?);
         Some(rate(to.0 - from.0, to.1 - from.1, allowed))
     };
     let ends = long..=seconds.len();
     ends.filter_map(|end| Some(window(end, long)?.min(window(end, short)?))).reduce(f64::max)
+}
+
+/// Running sums of what was slow or not answered and of all that was due, one longer than the run.
+pub fn running_sums(seconds: &[Second]) -> Vec<(u64, u64)> {
+    let sums = seconds.iter().scan((0, 0), |(failures, all), second| {
+        *failures += second.slow + second.unanswered + second.refused;
+        *all += second.due;
+        Some((*failures, *all))
+    });
+    std::iter::once((0, 0)).chain(sums).collect()
 }
 
 #[cfg(test)]

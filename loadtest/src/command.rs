@@ -30,7 +30,7 @@ use crate::scenario::Scenario;
 use crate::second::Second;
 use crate::selfcheck::{self, Plan};
 use crate::verdict::{self, Judged, Verdict};
-use crate::{compare, merge};
+use crate::{compare, merge, summary};
 
 /// The highest rate that `peak` tries unless it is told another.
 const RATE_MOST: &str = "100000";
@@ -319,10 +319,10 @@ fn load(path: &Path) -> Result<(Scenario, Registry), Failure> {
     Ok((scenario, registry))
 }
 
-/// Writes the documents and prints the verdict.
+/// Writes the documents and prints the figures and the verdict.
 fn conclude(run: &Run, verdict: &Verdict, directory: &Path) -> Result<u8, Failure> {
     output::write(run, verdict, directory)?;
-    println!("\n{}", verdict::table(verdict));
+    println!("\n{}\n{}", summary::print(run, verdict), verdict::table(verdict));
     for answer in &run.wrong_answers {
         println!("wrong: {answer}");
     }

@@ -13,7 +13,9 @@ pub const NOTICE_SECONDS: f64 = 86_400.0;
 /// The month in which percentages of downtime are shown, minutes (C-43).
 pub const MONTH_MINUTES: f64 = 43_200.0;
 /// Bad probes in a row that make an outage (C-42).
-const IN_A_ROW: usize = 2;
+const IN_A_ROW: u64 = 2;
+/// Outages that are kept: with a probe every 5 s more than fit into a week.
+const OUTAGES_MAX: usize = 1 << 16;
 
 /// One check beside the load.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
@@ -28,6 +30,55 @@ impl Probed {
     /// Whether the server was there.
     pub fn is_good(&self) -> bool {
         self.took_seconds.is_some_and(|took| took * 1e9 <= SLOW.0 as f64)
+    }
+}
+
+/// What probes tell one after the other, without keeping them: a calm month takes no more memory than
+/// a calm minute. After the last outage that it keeps it looks no more, and says since when.
+#[derive(Clone, Debug, Default)]
+pub struct Lookout {
+    probes: u64,
+    failed: u64,
+    slow: u64,
+    /// From and to, of those that are over.
+    outages: Vec<(f64, f64)>,
+    /// The first bad probe since the last good one, and how many.
+    bad: Option<(f64, u64)>,
+    closed_seconds: Option<f64>,
+}
+
+impl Lookout {
+    /// The next probe.
+    pub fn saw(&mut self, probe: Probed) {
+        if self.closed_seconds.is_some() {
+            return;
+        }
+        self.probes += 1;
+        if !probe.is_good() {
+            let (from, in_a_row) = self.bad.unwrap_or((probe.at_seconds, 0));
+            self.bad = Some((from, in_a_row + 1));
+            *if probe.took_seconds.is_none() { &mut self.failed } else { &mut self.slow } += 1;
+        } else if let Some((from, IN_A_ROW..)) = self.bad.take() {
+            self.outages.push((from, probe.at_seconds.max(from)));
+            if self.outages.len() >= OUTAGES_MAX {
+                self.closed_seconds = Some(probe.at_seconds);
+            }
+        }
+    }
+
+    /// From and to, of those that are over and of one that lasts until `end_seconds`.
+    fn outages(&self, end_seconds: f64) -> impl Iterator<Item = (f64, f64)> {
+        let last = self.bad.filter(|(_, in_a_row)| *in_a_row >= IN_A_ROW);
+        let last = last.map(|(from, _)| (from, end_seconds.max(from)));
+        self.outages.iter().copied().chain(last)
+    }
+}
+
+impl FromIterator<Probed> for Lookout {
+    fn from_iter<I: IntoIterator<Item = Probed>>(probes: I) -> Lookout {
+        let mut lookout = Lookout::default();
+        probes.into_iter().for_each(|probe| lookout.saw(probe));
+        lookout
     }
 }
 
@@ -72,6 +123,9 @@ impl Outage {
 pub struct Availability {
     /// How long it looked.
     pub observed_seconds: f64,
+    /// Whether it stopped before the end, because there were too many outages to keep.
+    #[serde(default)]
+    pub is_cut: bool,
     /// How many probes it sent.
     pub probes: u64,
     /// Those that were not answered as they must be.
@@ -85,17 +139,16 @@ pub struct Availability {
 }
 
 impl Availability {
-    /// From all probes, in order, of a run that ended at `end_seconds`.
-    pub fn of(probes: &[Probed], end_seconds: f64, planned: &[Planned]) -> Availability {
-        let failed = probes.iter().filter(|probe| probe.took_seconds.is_none()).count();
-        let bad = probes.iter().filter(|probe| !probe.is_good()).count();
+    /// Of a run that ended at `end_seconds`.
+    pub fn of(lookout: &Lookout, end_seconds: f64, planned: &[Planned]) -> Availability {
         Availability {
-            observed_seconds: end_seconds,
-            probes: probes.len() as u64,
-            failed: failed as u64,
-            slow: (bad - failed) as u64,
-            outages: outages(probes, end_seconds)
-                .into_iter()
+            observed_seconds: lookout.closed_seconds.unwrap_or(end_seconds),
+            is_cut: lookout.closed_seconds.is_some(),
+            probes: lookout.probes,
+            failed: lookout.failed,
+            slow: lookout.slow,
+            outages: lookout
+                .outages(end_seconds)
                 .map(|(from, to)| outage(from, to, planned))
                 .collect(),
             planned: planned.to_vec(),
@@ -110,6 +163,7 @@ impl Availability {
         let spans = all.map(|outage| (outage.from_seconds, outage.to_seconds)).collect();
         Availability {
             observed_seconds: self.observed_seconds.max(other.observed_seconds),
+            is_cut: self.is_cut || other.is_cut,
             probes: self.probes + other.probes,
             failed: self.failed + other.failed,
             slow: self.slow + other.slow,
@@ -135,20 +189,6 @@ impl Availability {
 /// Minutes as a percentage of a month of 30 days, to be shown beside them (C-43).
 pub fn percent_of_month(minutes: f64) -> f64 {
     minutes / MONTH_MINUTES * 100.0
-}
-
-fn outages(probes: &[Probed], end_seconds: f64) -> Vec<(f64, f64)> {
-    let mut outages = Vec::new();
-    for run in probes.chunk_by(|one, next| one.is_good() == next.is_good()) {
-        let Some(first) = run.first().filter(|first| !first.is_good()) else { continue };
-        if run.len() < IN_A_ROW {
-            continue;
-        }
-        let good = |probe: &&Probed| probe.at_seconds > first.at_seconds && probe.is_good();
-        let back = probes.iter().find(good).map_or(end_seconds, |probe| probe.at_seconds);
-        outages.push((first.at_seconds, back.max(first.at_seconds)));
-    }
-    outages
 }
 
 fn outage(from: f64, to: f64, planned: &[Planned]) -> Outage {
@@ -178,7 +218,7 @@ mod tests {
     use super::*;
 
     /// Probes every 5 s: `.` good, `x` failed, `s` slow.
-    fn probes(pattern: &str) -> Vec<Probed> {
+    fn probes(pattern: &str) -> Lookout {
         let took = |mark| match mark {
             '.' => Some(3.0),
             's' => Some(3.001),
@@ -189,8 +229,7 @@ mod tests {
     }
 
     fn check(pattern: &str, expected: &[(f64, f64)]) {
-        let probes = probes(pattern);
-        let seen = Availability::of(&probes, probes.len() as f64 * 5.0, &[]);
+        let seen = Availability::of(&probes(pattern), pattern.len() as f64 * 5.0, &[]);
         let spans: Vec<_> =
             seen.outages.iter().map(|outage| (outage.from_seconds, outage.to_seconds)).collect();
         assert_eq!(spans, expected, "{pattern}");
@@ -205,6 +244,19 @@ mod tests {
         check("xx", &[(0.0, 10.0)]);
         check("x", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn more_outages_than_are_kept_end_the_time_that_was_watched() {
+        let flapping = "xx.".repeat(OUTAGES_MAX);
+        let watch = |pattern: &str| {
+            let end = pattern.len() as f64 * 5.0;
+            let seen = Availability::of(&probes(pattern), end, &[]);
+            (seen.outages.len(), seen.is_cut, end - seen.observed_seconds)
+        };
+        assert_eq!(watch(&flapping[..flapping.len() - 3]), (OUTAGES_MAX - 1, false, 0.0));
+        assert_eq!(watch(&flapping), (OUTAGES_MAX, true, 5.0));
+        assert_eq!(watch(&format!("{flapping}xx..")), (OUTAGES_MAX, true, 25.0));
     }
 
     fn planned(notice_hours: f64, from: f64, to: f64) -> Planned {

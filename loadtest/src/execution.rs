@@ -472,8 +472,8 @@ impl Beside {
     }
 
     fn stop(self, run: &mut Run, end_seconds: f64, planned: &[crate::downtime::Planned]) {
-        let probes = self.probe.map(Probe::stop);
-        run.availability = probes.map(|probes| Availability::of(&probes, end_seconds, planned));
+        let lookout = self.probe.map(Probe::stop);
+        run.availability = lookout.map(|lookout| Availability::of(&lookout, end_seconds, planned));
         run.faults = self.faults.stop();
         run.target = Some(self.sampler.stop())
             .filter(|sampled| !sampled.process.is_empty() || !sampled.metrics.is_empty());

@@ -43,7 +43,7 @@ pub fn run(right: u64, unanswered: u64) -> Run {
         seconds: seconds.collect(),
         connections: Connections::default(),
         wrong_answers: Vec::new(),
-        availability: Some(Availability::of(&[probe(0), probe(1)], 10.0, &[])),
+        availability: Some(Availability::of(&[0, 1].map(probe).into_iter().collect(), 10.0, &[])),
         audit: None,
         fleet: None,
         faults: Vec::new(),

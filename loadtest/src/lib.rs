@@ -29,6 +29,7 @@
 //! | [`faults`], [`target`] | what is done to the server on purpose; the server's own figures |
 //! | [`objective`], [`verdict`] | limits and how they are judged |
 //! | [`binomial`], [`burn`] | exact bounds of a share; how fast an error budget is used up |
+//! | [`views`], [`summary`] | the share in windows beside the month; what is printed in the end |
 //! | [`openslo`] | objectives from OpenSLO, and the alert rules that watch the same limits |
 //! | [`run`] | everything that a run brought, as one JSON document |
 //! | [`report`], [`output`], [`live`] | the same for people and for other programs; the directory of a run; what is seen meanwhile |
@@ -87,12 +88,14 @@ pub mod run;
 pub mod scenario;
 pub mod second;
 pub mod selfcheck;
+pub mod summary;
 pub mod tally;
 pub mod target;
 pub mod time;
 pub mod tokens;
 pub mod transport;
 pub mod verdict;
+pub mod views;
 pub mod workload;
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub const CONTRACT_PERCENT: f64 = 3.0;
 pub const EARLY_DOWNTIME_MINUTES: f64 = 1_296.0;
 /// Downtime in a later month, minutes (D0 §6.4).
 pub const DOWNTIME_MINUTES: f64 = 432.0;
+/// How sure a judgement by a bound must be unless somebody says otherwise, percent.
+pub const CONFIDENCE_PERCENT: f64 = 95.0;
 const EARLY_MONTHS: u32 = 3;
 const STRICT_MS: f64 = 100.0;
 const STRICT_PERCENT: f64 = 0.01;
@@ -111,7 +113,8 @@ pub enum Limit {
         /// Seconds.
         seconds_max: f64,
     },
-    /// At most so much unplanned downtime a month; a run fails if it used up more alone.
+    /// At most so much unplanned downtime a month; a run fails if it used up more alone, and holds if
+    /// it would not by going on like that.
     Downtime {
         /// Minutes.
         minutes_max: f64,
@@ -256,7 +259,7 @@ pub fn strict() -> Vec<Objective> {
     let quick = Limit::Share {
         above_ms: STRICT_MS,
         percent_max: STRICT_PERCENT,
-        confidence_percent: default_confidence(),
+        confidence_percent: CONFIDENCE_PERCENT,
     };
     vec![
         built_in("strict_within_100_ms", "99.99 % within 100 ms", quick),
@@ -291,7 +294,7 @@ fn built_in(id: &'static str, name: &str, limit: Limit) -> Objective {
 }
 
 fn default_confidence() -> f64 {
-    95.0
+    CONFIDENCE_PERCENT
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Objectives from OpenSLO v1, and the alert rules of Prometheus that watch the same limits.
 //!
 //! An SLO with the budgeting method `Occurrences` becomes a share of requests slower than the
-//! objective's value (seconds), one with `Timeslices` becomes minutes of downtime a month. The labels
+//! objective's value (seconds), judged by its bound: what it promises holds for requests to come, too.
+//! One with `Timeslices` becomes minutes of downtime a month. The labels
 //! `request` and `carrier` of an SLO narrow it to a kind of request and a carrier. Documents of other
 //! kinds are passed over; an SLO that cannot be judged is an error, never silently dropped.
 
@@ -13,15 +14,17 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 
 use crate::burn::{ALARMS, Alarm};
 use crate::downtime::MONTH_MINUTES;
-use crate::objective::{Limit, Objective};
+use crate::objective::{CONFIDENCE_PERCENT, Limit, Objective};
 use crate::tally::{Carrier, Kind};
 
 /// The largest text that is read.
 pub const BYTES_MAX: usize = 1 << 20;
 const VERSION: &str = "openslo/v1";
-/// The lowest bucket of the server's histogram, seconds; each next one is twice as long.
+/// The lowest bucket of the server's histogram, seconds; each next one is twice as long, and the
+/// contract's limit comes last.
 const FIRST_BUCKET_SECONDS: f64 = 0.000_025;
-const BUCKETS: i32 = 18;
+const DOUBLED_BUCKETS: i32 = 17;
+const LAST_BUCKET_SECONDS: f64 = 3.0;
 const OUTCOMES: &str = "unavailable|result_unavailable";
 
 /// Why the documents cannot be used.
@@ -68,12 +71,21 @@ pub fn read(text: &str) -> Result<Vec<Objective>, OpenSloError> {
 /// The rules that alert when the budget of an objective burns 14.4, 6, 3 or 1 times too fast in a
 /// long and a short window at once. Limits that have no budget have no rules.
 ///
-/// The server's histogram has no bucket at every limit; the next lower one is taken, so an alert may
-/// come early and never late. `job` is the name under which Prometheus scrapes the server.
+/// The server's histogram has a bucket at the contract's limit, but not at every other; the next lower
+/// one is taken, so an alert may come early and never late. The server tells only checks apart by
+/// carrier: in place of the rules for anything else by one carrier stands a comment. `job` is the name
+/// under which Prometheus scrapes the server.
 pub fn rules(objectives: &[Objective], job: &str) -> String {
     let mut text = String::from("groups:\n- name: eligo-burn-rates\n  rules:\n");
     for objective in objectives {
         let Some(budget) = Budget::of(objective, job) else { continue };
+        if objective.carrier.is_some() && objective.kind != Some(Kind::Check) {
+            let name = scalar(&objective.name);
+            text.push_str(&format!(
+                "  # No rules for {name}: the server tells only checks apart by carrier.\n"
+            ));
+            continue;
+        }
         for alarm in ALARMS {
             text.push_str(&budget.rule(&objective.name, &alarm));
         }
@@ -94,11 +106,14 @@ impl Budget {
             Limit::Budget { above_ms, percent_max, .. }
             | Limit::Census { above_ms, percent_max }
             | Limit::Share { above_ms, percent_max, .. } => {
-                let of = format!("job=\"{job}\",method=~\"{}\"", methods(objective.kind));
+                let carrier = objective
+                    .carrier
+                    .map(|carrier| format!(",carrier=\"{}\"", carrier.name()))
+                    .unwrap_or_default();
+                let of = format!("job=\"{job}\",method=~\"{}\"{carrier}", methods(objective.kind));
                 let bucket = bucket(above_ms / 1_000.0)?;
                 let all = format!("sum(rate(eligo_request_seconds_count{{{of}}}[$w]))");
-                let quick =
-                    format!("sum(rate(eligo_request_seconds_bucket{{{of},le=\"{bucket}\"}}[$w]))");
+                let quick = format!("sum(rate(eligo_request_seconds_bucket{{{of},{bucket}}}[$w]))");
                 let refused = format!(
                     "(sum(rate(eligo_requests_total{{{of},outcome=~\"{OUTCOMES}\"}}[$w])) or vector(0))"
                 );
@@ -225,9 +240,10 @@ impl Target {
                 let (Some("lte" | "lt"), Some(seconds)) = (self.op.as_deref(), self.value) else {
                     return Err("it needs `op: lte` and a `value` in seconds");
                 };
-                Ok(Limit::Census {
+                Ok(Limit::Share {
                     above_ms: (seconds * 1e6).round() / 1e3,
                     percent_max: (missed * 1e12).round() / 1e10,
+                    confidence_percent: CONFIDENCE_PERCENT,
                 })
             }
             "Timeslices" => {
@@ -238,10 +254,14 @@ impl Target {
     }
 }
 
-/// The bucket of the server at a limit or next below.
-fn bucket(seconds: f64) -> Option<f64> {
-    let buckets = (0..BUCKETS).map(|power| FIRST_BUCKET_SECONDS * 2_f64.powi(power));
-    buckets.take_while(|bucket| *bucket <= seconds).reduce(f64::max)
+/// The label of the bucket of the server at a limit or next below.
+fn bucket(seconds: f64) -> Option<String> {
+    let doubled = (0..DOUBLED_BUCKETS).map(|power| FIRST_BUCKET_SECONDS * 2_f64.powi(power));
+    let buckets = doubled.chain([LAST_BUCKET_SECONDS]);
+    let bucket = buckets.take_while(|bucket| *bucket <= seconds).last()?;
+    // From version 3 on Prometheus writes whole numbers with a fraction.
+    let is_whole = bucket.fract() == 0.0;
+    Some(if is_whole { format!("le=~\"{bucket}|{bucket}.0\"") } else { format!("le=\"{bucket}\"") })
 }
 
 /// The methods of the server's metrics that a kind is.
@@ -312,9 +332,10 @@ spec:
 
     #[test]
     fn the_built_in_objectives_are_read() {
-        let built_in = contract(4);
-        let own = |one: Option<&Objective>| Objective { built_in: None, ..one.unwrap().clone() };
-        let expected = [own(built_in.first()), own(built_in.last())];
+        let [checks, .., downtime] = &contract(4)[..] else { panic!("two at least") };
+        let share = Limit::Share { above_ms: 3_000.0, percent_max: 3.0, confidence_percent: 95.0 };
+        let own = |one: &Objective| Objective { built_in: None, ..one.clone() };
+        let expected = [Objective { limit: share, ..own(checks) }, own(downtime)];
         assert_eq!(read(BUILT_IN).unwrap(), expected);
     }
 
@@ -327,7 +348,7 @@ spec:
 
     #[test]
     fn what_cannot_be_judged_is_an_error() {
-        let share = Limit::Census { above_ms: 100.0, percent_max: 0.01 };
+        let share = Limit::Share { above_ms: 100.0, percent_max: 0.01, confidence_percent: 95.0 };
         check(
             "{budgetingMethod: Occurrences, objectives: [{op: lt, value: 0.1, target: 0.9999}]}",
             Some(share),
@@ -359,10 +380,36 @@ spec:
             assert!(text.contains(window), "{window}");
         }
         assert!(text.contains("> 14.4 * 0.03") && text.contains("> 1 * 0.01"), "{text}");
-        // There is no bucket at 3 s.
-        assert!(text.contains("le=\"1.6384\"") && text.contains("method=~\"check\""), "{text}");
+        assert!(text.contains("method=~\"check\",le=~\"3|3.0\"}"), "{text}");
         let rules: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(rules["groups"][0]["rules"].as_array().unwrap().len(), 8);
+    }
+
+    #[test]
+    fn limits_have_the_bucket_at_or_next_below_them() {
+        let check = |seconds, expected: Option<&str>| {
+            assert_eq!(bucket(seconds), expected.map(str::to_owned), "{seconds}");
+        };
+        check(0.000_01, None);
+        check(0.1, Some("le=\"0.0512\""));
+        check(2.999, Some("le=\"1.6384\""));
+        check(3.0, Some("le=~\"3|3.0\""));
+        check(60.0, Some("le=~\"3|3.0\""));
+    }
+
+    #[test]
+    fn a_carriers_rules_watch_that_carrier_or_are_not_there() {
+        let text = rules(&contract(4), "eligo");
+        // Seven objectives, of which the confirms by one carrier cannot be watched.
+        assert_eq!(text.matches("alert: EligoBudgetBurns").count(), 20, "{text}");
+        assert_eq!(text.matches("# No rules for \"slow or unanswered confirms, ").count(), 2);
+        for carrier in ["ecs", "social"] {
+            let name = format!("objective: \"slow or unanswered checks, {carrier} cards\"");
+            let rule = text.split("- alert").find(|rule| rule.contains(&name)).unwrap();
+            assert_eq!(rule.matches(&format!(",carrier=\"{carrier}\"")).count(), 8, "{rule}");
+        }
+        let rules: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(rules["groups"][0]["rules"].as_array().unwrap().len(), 20);
     }
 
     #[test]

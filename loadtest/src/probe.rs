@@ -1,8 +1,8 @@
 //! A caller beside the load: a thread with a connection of its own that sends one check every few
 //! seconds, whatever the load does.
 //!
-//! It keeps its results until it is stopped, at most `PROBES_MAX`. A probe that takes longer than
-//! its interval delays the next one, which then follows at once: a wait is bad on its own.
+//! What it sees is added up as it comes ([`Lookout`]), however long it looks. A probe that takes longer
+//! than its interval delays the next one, which then follows at once: a wait is bad on its own.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,15 +11,13 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crate::client::{Client, ClientError, Response, Token};
-use crate::downtime::Probed;
+use crate::downtime::{Lookout, Probed};
 use crate::endpoint::Endpoint;
 
 /// Between two probes (C-42).
 pub const INTERVAL: Duration = Duration::from_secs(5);
 /// After this a probe is given up: later than the 3 s at which it is bad, sooner than the next one.
 pub const TIMEOUT: Duration = Duration::from_secs(4);
-/// Results that are kept: a month of them.
-const PROBES_MAX: usize = 1 << 20;
 const RESULT_UNAVAILABLE: u64 = 6;
 
 /// A running probe.
@@ -29,8 +27,8 @@ pub struct Probe {
     seen: Seen,
 }
 
-/// Results so far; a lock, because they are looked at while the probe goes on, once in a while.
-type Seen = Arc<Mutex<Vec<Probed>>>;
+/// What was seen so far; a lock, because it is looked at while the probe goes on, once in a while.
+type Seen = Arc<Mutex<Lookout>>;
 
 impl Probe {
     /// Starts it; `is_served` makes one check and says whether it was answered as it must be.
@@ -48,12 +46,12 @@ impl Probe {
     }
 
     /// What it has seen so far.
-    pub fn seen(&self) -> Vec<Probed> {
+    pub fn seen(&self) -> Lookout {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Stops it; returns what it saw. Waits for the last probe at most.
-    pub fn stop(self) -> Vec<Probed> {
+    pub fn stop(self) -> Lookout {
         drop(self.stop);
         // What it saw before it panicked it saw.
         let _ = self.thread.join();
@@ -72,14 +70,10 @@ fn look(
         let from = Instant::now();
         let is_good = is_served();
         let took = from.elapsed();
-        let mut probes = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if probes.len() < PROBES_MAX {
-            probes.push(Probed {
-                at_seconds: from.saturating_duration_since(begun).as_secs_f64(),
-                took_seconds: is_good.then_some(took.as_secs_f64()),
-            });
-        }
-        drop(probes);
+        seen.lock().unwrap_or_else(PoisonError::into_inner).saw(Probed {
+            at_seconds: from.saturating_duration_since(begun).as_secs_f64(),
+            took_seconds: is_good.then_some(took.as_secs_f64()),
+        });
         due = (due + interval).max(from + took);
         match stopped.recv_timeout(due.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => (),
@@ -170,14 +164,15 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::downtime::Availability;
 
-    #[test]
-    fn results_are_kept_until_it_is_stopped() {
+    /// Probes without a pause that are answered so, then good ones until all was seen.
+    fn seen_of(answers: impl Iterator<Item = bool> + Send + 'static) -> Availability {
         let (sender, receiver) = sync_channel(0);
-        let mut answers = [true, false, true].into_iter();
+        let mut answers = answers;
         let probe = Probe::start(Instant::now(), Duration::ZERO, move || {
             let answer = answers.next();
-            // The third one is reported, then every other is held up until the test has seen it.
+            // The last one is reported, then every other is held up until the test has seen it.
             if answer.is_none() {
                 let _ = sender.send(());
             }
@@ -186,11 +181,24 @@ mod tests {
         let probe = probe.unwrap();
         receiver.recv().unwrap();
         drop(receiver);
-        let probes = probe.stop();
-        let good: Vec<bool> =
-            probes.iter().take(3).map(|probe| probe.took_seconds.is_some()).collect();
-        assert_eq!(good, [true, false, true]);
-        assert!(probes.is_sorted_by(|one, next| one.at_seconds <= next.at_seconds));
+        Availability::of(&probe.stop(), f64::MAX, &[])
+    }
+
+    #[test]
+    fn what_it_saw_is_there_when_it_is_stopped() {
+        let seen = seen_of([true, false, false, true, false].into_iter());
+        assert_eq!((seen.failed, seen.outages.len()), (3, 1));
+        assert!(seen.probes >= 5 && seen.outages[0].downtime_seconds() > 0.0, "{seen:?}");
+    }
+
+    /// Once only the first 2^20 results were kept, so an outage after them was none, while the time
+    /// in which the server was watched went on.
+    #[test]
+    fn an_outage_is_seen_however_late_it_comes() {
+        let good = std::iter::repeat_n(true, 1 << 20);
+        let seen = seen_of(good.chain([false, false]));
+        assert!(seen.probes > 1 << 20 && !seen.is_cut, "{}", seen.probes);
+        assert_eq!((seen.failed, seen.outages.len()), (2, 1));
     }
 
     /// A server that gives one answer to each connection, then closes it.

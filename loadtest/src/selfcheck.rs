@@ -207,15 +207,15 @@ fn run_case(plan: &Plan, connections: u32) -> io::Result<Case> {
     let median = |times: &Histogram<u64>| Nanos(times.value_at_quantile(0.5));
     let failed =
         [&calm, &stalled].map(|recorder| recorder.total()).map(|all| all.due() - all.right);
-    let seconds = stalled.seconds();
-    let tainted = seconds.iter().filter(|second| second.is_tainted()).count();
+    let seconds = || calm.seconds().iter().chain(stalled.seconds());
+    let tainted = seconds().filter(|second| second.is_tainted()).count();
     Ok(Case {
         connections,
         truth: Figures::of(&truth),
         shown: Figures::of(&stalled.times().response),
         added: median(&calm.times().response) - median(&calm.times().service),
         failed: failed.into_iter().sum(),
-        tainted: tainted as f64 / seconds.len().max(1) as f64,
+        tainted: tainted as f64 / seconds().count().max(1) as f64,
     })
 }
 
@@ -345,6 +345,8 @@ mod tests {
         let found = run(&Plan::short()).unwrap();
         println!("{found}");
         assert_eq!(found.cases.len(), 3);
+        // Where the machine is too busy to say, it says so.
+        assert_ne!(found.verdict(), Verdict::Fail, "{found}");
         for case in &found.cases {
             assert_eq!(case.failed, 0, "{found}");
             assert!(case.shown.late > 0.01, "a gate of 1 % above 100 ms must fail: {found}");

@@ -75,6 +75,16 @@ pub enum Carrier {
 impl Carrier {
     /// Every carrier, in order.
     pub const ALL: [Carrier; 4] = [Carrier::Ecs, Carrier::None, Carrier::Snils, Carrier::Social];
+
+    /// As documents and the server's metrics write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Carrier::Ecs => "ecs",
+            Carrier::None => "none",
+            Carrier::Snils => "snils",
+            Carrier::Social => "social",
+        }
+    }
 }
 
 /// How a request ended.

@@ -4,21 +4,23 @@
 //! Three outcomes, because a tool that must say yes or no lies when it does not know. The
 //! contract's share is a census, counted out to the request, as the contract speaks of the requests
 //! that were processed; but 98 right answers could not have shown 3 %, so fewer than 99 requests say
-//! nothing. A share that stands for requests to come is judged by an exact one-sided bound. A
-//! percentile counts only with ten values beyond it. When the generator itself was late in more than
-//! 5 % of the seconds, nothing timed says anything about the server; what it answered wrongly, lost,
-//! doubled or made up is missed all the same.
+//! nothing. Downtime is missed when the run alone used up the month's minutes; one that is shorter
+//! than a month holds it only at a rate at which the month would. A share that stands for requests to
+//! come is judged by an exact one-sided bound. A percentile counts only with ten values beyond it.
+//! When the generator itself was late in more than 5 % of the seconds, nothing timed says anything
+//! about the server; what it answered wrongly, lost, doubled or made up is missed all the same.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::binomial;
 use crate::burn;
-use crate::downtime::percent_of_month;
+use crate::downtime::{MONTH_MINUTES, percent_of_month};
 use crate::histogram::percentile_of_all;
 use crate::objective::{self, CONTRACT_MS, Fault, Limit, Objective};
 use crate::run::{Load, Run};
 use crate::tally::{Kind, Tally};
+use crate::views::{self, View};
 
 /// Seconds in which the generator was late above which a run is not judged, percent.
 pub const TAINTED_PERCENT_MAX: f64 = 5.0;
@@ -77,6 +79,9 @@ pub struct Verdict {
     pub tainted_seconds: u64,
     /// Those of all, percent.
     pub tainted_percent: f64,
+    /// The share of slow or unanswered requests in windows.
+    #[serde(default)]
+    pub views: Vec<View>,
     /// What else a reader must know.
     pub notes: Vec<String>,
 }
@@ -118,8 +123,14 @@ pub fn judge(run: &Run) -> Verdict {
             judged
         })
         .collect();
-    let outcome = outcome(&judged, tainted);
-    Verdict { outcome, judged, tainted_seconds, tainted_percent, notes: notes(run, tainted) }
+    Verdict {
+        outcome: outcome(&judged, tainted),
+        judged,
+        tainted_seconds,
+        tainted_percent,
+        views: views::of(&run.seconds),
+        notes: notes(run, tainted),
+    }
 }
 
 /// The table of a verdict for a terminal.
@@ -181,6 +192,10 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
     }
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
+    }
+    if let Some(seen) = run.availability.as_ref().filter(|seen| seen.is_cut) {
+        let seconds = trimmed(seen.observed_seconds, 1);
+        notes.push(format!("too many outages to keep: downtime is that of the first {seconds} s"));
     }
     notes.extend(run.fleet.as_ref().map(|fleet| fleet.note(run)));
     if run.audit.is_none() {
@@ -263,8 +278,7 @@ struct Count {
 
 impl Count {
     fn text(self) -> String {
-        let share = percent_text(percent(self.failures, self.all));
-        format!("{share} ({} of {})", self.failures, self.all)
+        share_text(self.failures, self.all)
     }
 }
 
@@ -317,6 +331,8 @@ fn depot(run: &Run, seconds_max: f64) -> (String, String, Outcome) {
     (limit, measured, outcome)
 }
 
+/// A part of a month that has more downtime than its part of the budget does not show that the month
+/// holds.
 fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
     let limit =
         format!("≤ {minutes_max} min/month ({})", percent_text(percent_of_month(minutes_max)));
@@ -327,19 +343,22 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
         return (limit, measured.into(), Outcome::NotEnoughData);
     };
     let minutes = seen.downtime_minutes();
-    let rate = if seen.observed_seconds > 0.0 && minutes_max > 0.0 {
-        minutes / (seen.observed_seconds / 60.0) / (minutes_max / crate::downtime::MONTH_MINUTES)
-    } else {
-        0.0
-    };
+    let observed = seen.observed_seconds / 60.0;
+    let budget = observed * minutes_max / MONTH_MINUTES;
+    let rate = if budget > 0.0 { minutes / budget } else { 0.0 };
     let used = if minutes_max > 0.0 { minutes / minutes_max * 100.0 } else { 0.0 };
-    let measured = format!(
-        "{} min, {} of the budget, at {rate:.1}\u{a0}×",
-        trimmed(minutes, 2),
-        percent_text(used)
-    );
+    let (minutes_text, used) = (trimmed(minutes, 2), percent_text(used));
+    let mut measured = format!("{minutes_text} min, {used} of the budget, at {rate:.1}\u{a0}×");
     // Seconds are summed as fractions; a microsecond is no downtime.
-    (limit, measured, at_most(Some(minutes - 1e-8), minutes_max))
+    let outcome = if minutes > minutes_max + 1e-8 {
+        Outcome::Fail
+    } else if seen.is_cut || (observed < MONTH_MINUTES && minutes > budget + 1e-8) {
+        measured.push_str(", too short a run");
+        Outcome::NotEnoughData
+    } else {
+        Outcome::Pass
+    };
+    (limit, measured, outcome)
 }
 
 /// What was found decides; nothing found does only where everything was looked at.
@@ -421,6 +440,11 @@ fn percent(part: u64, all: u64) -> f64 {
 fn percent_text(percent: f64) -> String {
     let digits = if percent < 1.0 { 4 } else { 2 };
     format!("{} %", trimmed(percent, digits))
+}
+
+/// A share as people read it, with its counts.
+pub fn share_text(part: u64, all: u64) -> String {
+    format!("{} ({part} of {all})", percent_text(percent(part, all)))
 }
 
 /// Milliseconds as people read them.

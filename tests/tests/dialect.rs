@@ -123,7 +123,8 @@ fn an_organization_that_calls_too_often_is_refused() {
     stage.server.set_clock("2025-06-02T10:01:09Z");
     assert_eq!(status(&client.call(&stage.o1, CHECK, OK_CHECK)), 200);
     let metrics = stage.server.metrics();
-    assert!(metrics.contains(r#"eligo_requests_total{method="check",outcome="too_many"} 3"#));
+    let refused = r#"eligo_requests_total{carrier="none",method="check",outcome="too_many"} 3"#;
+    assert!(metrics.contains(refused));
 }
 
 #[test]

@@ -119,6 +119,9 @@ fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
     let audit = run.audit.as_ref().unwrap();
     say("lost", &(audit.lost + audit.altered));
     say("tainted", &verdict["tainted_seconds"]);
+    for view in verdict["views"].as_array().unwrap() {
+        say(&format!("view.{}", view["minutes"]), &format!("{}/{}", view["failures"], view["all"]));
+    }
     expected
 }
 

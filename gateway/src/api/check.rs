@@ -17,7 +17,7 @@ use crate::api::identification::Identification;
 use crate::api::{Answer, Caller, push_json_string};
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
-use crate::metrics::Outcome;
+use crate::metrics::{Carrier, Outcome};
 use crate::settings::{Benefits, Dialect, FieldForType, Type3Confirm};
 
 /// The fields of a check, as texts.
@@ -49,6 +49,8 @@ pub struct CheckRequest {
     pub service: ServiceId,
     /// Who the person is.
     pub identifier: Digest,
+    /// What carried it.
+    pub carrier: Carrier,
     /// The full price, from connection type 3.
     pub price: Option<Kopecks>,
     /// Whether fields were ignored that the connection type may not send.
@@ -104,6 +106,7 @@ impl CheckReader<'_> {
             terminal: fields::terminal(fields::integer(terminal)?),
             service: fields::service(fields::integer(service)?),
             identifier: person.digest(self.key)?,
+            carrier: person.carrier(),
             price: fields::amount(price)?,
             lenient: foreign,
         })
@@ -130,7 +133,7 @@ pub async fn answer(
         // The engine answers by its newest revision, which may know more names than ours.
         let registry = gateway.engine.registry();
         let body = body_of(gateway, &registry, &question, &answer);
-        return Ok(Answer::json(outcome(&answer), body));
+        return Ok(Answer::json(outcome(&answer), body).by(request.carrier));
     }
     // Whoever sent the body too slowly waits no more.
     let answer = if deadline.passed(Instant::now()) {
@@ -139,7 +142,7 @@ pub async fn answer(
         gateway.engine.check(caller.registry, &question)
     };
     let body = body_of(gateway, caller.registry, &question, &answer);
-    Ok(Answer::json(outcome(&answer), body))
+    Ok(Answer::json(outcome(&answer), body).by(request.carrier))
 }
 
 /// Whether a check is itself the recorded fact; otherwise it opens a transaction (C-07).

@@ -69,6 +69,19 @@ fn fields_follow_the_connection_type() {
 }
 
 #[test]
+fn a_check_tells_what_carries_its_identifier() {
+    let check = |api_type, given: &str, expected| {
+        let body = format!("{{\"serviceId\":1,\"organizationTerminalId\":2{given}}}");
+        let read = read(api_type, FieldForType::Lenient, body.as_bytes());
+        assert_eq!(read.map(|request| request.carrier), Ok(expected), "{given}");
+    };
+    let card = ",\"cardNumber\":\"9643901401015000019\",\"cardSeries\":\"14010125\"";
+    check(ApiType::One, card, Carrier::Social);
+    check(ApiType::One, ",\"clientCode\":\"AAABBBCCC\"", Carrier::Ecs);
+    check(ApiType::Two, ",\"clientSnils\":\"59492311630\"", Carrier::Snils);
+}
+
+#[test]
 fn leniency_ignores_and_tells() {
     let check = |given: &str, expected: Result<bool, ApiError>| {
         let body = format!("{{\"serviceId\":1,\"organizationTerminalId\":2{given}}}");

@@ -5,6 +5,7 @@ use engine::identifier::{Digest, DigestKey};
 
 use crate::api::fields::{Field, required, text};
 use crate::errors::ApiError;
+use crate::metrics::Carrier;
 
 /// The identifier fields of a request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -47,6 +48,19 @@ impl Identification<'_> {
         match (self.client_code.or(self.client_snils), self.card_number, self.card_series) {
             (Some(_), None, None) | (None, Some(_), Some(_)) => Ok(()),
             _ => Err(ApiError::MissingField),
+        }
+    }
+
+    /// What carries the identifier.
+    pub fn carrier(&self) -> Carrier {
+        if self.client_code.is_some() {
+            Carrier::Ecs
+        } else if self.client_snils.is_some() {
+            Carrier::Snils
+        } else if self.card_number.is_some() {
+            Carrier::Social
+        } else {
+            Carrier::None
         }
     }
 

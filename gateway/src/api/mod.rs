@@ -23,7 +23,7 @@ use engine::registry::Registry;
 use crate::body::{self, Unread};
 use crate::errors::ApiError;
 use crate::gateway::Gateway;
-use crate::metrics::{Call, Outcome};
+use crate::metrics::{Call, Carrier, Outcome};
 use crate::tokens::{Access, Scopes, Tokens};
 use crate::{connect, peer};
 
@@ -52,9 +52,11 @@ pub struct Caller<'a> {
     pub registry: &'a Registry,
 }
 
-/// The answer to a call, with its word for metrics.
+/// The answer to a call, with its words for metrics.
 pub struct Answer {
-    /// The word.
+    /// What carried the identifier, of a check.
+    pub carrier: Carrier,
+    /// How the call ended.
     pub outcome: Outcome,
     /// The answer.
     pub response: HttpResponse,
@@ -67,18 +69,25 @@ impl Answer {
         let mut response = HttpResponse::with_body(StatusCode::OK, body);
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(CONTENT_TYPE, json);
-        Answer { outcome, response }
+        Answer { carrier: Carrier::None, outcome, response }
     }
 
     /// 200 without a body.
     pub fn empty() -> Answer {
-        Answer { outcome: Outcome::Done, response: HttpResponse::new(StatusCode::OK) }
+        let response = HttpResponse::new(StatusCode::OK);
+        Answer { carrier: Carrier::None, outcome: Outcome::Done, response }
+    }
+
+    /// The same, for metrics of this carrier.
+    pub fn by(self, carrier: Carrier) -> Answer {
+        Answer { carrier, ..self }
     }
 }
 
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Answer {
-        Answer { outcome: Outcome::Error(error), response: error.response() }
+        let outcome = Outcome::Error(error);
+        Answer { carrier: Carrier::None, outcome, response: error.response() }
     }
 }
 
@@ -110,7 +119,7 @@ async fn dispatch(gateway: &Gateway, request: &RequestHead, mut payload: Payload
         let unread = Unread { headers: &request.headers, payload, bytes_max, patience };
         answer.response = Box::pin(unread.forget(answer.response)).await;
     }
-    gateway.metrics.answered(call, answer.outcome, started.elapsed());
+    gateway.metrics.answered(call, (answer.carrier, answer.outcome), started.elapsed());
     answer.response
 }
 

@@ -87,8 +87,11 @@ fn written<E: fmt::Debug>(error: IntervalLogWriterError<E>) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
+    use flate2::read::ZlibDecoder;
     use hdrhistogram::serialization::Deserializer;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
@@ -122,20 +125,76 @@ mod tests {
         assert_eq!(tags, expected.map(|tag| tag.map(str::to_string)));
     }
 
-    /// A reader of its own, by the format's description: the tag, four fields, and in the last one
-    /// base64 of a cookie, a length and a zlib stream.
+    /// The four bytes of a number at an offset.
+    fn word(bytes: &[u8], at: usize) -> u32 {
+        u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
+    }
+
+    /// The next number of the counts: 7 bits a byte, the lowest first, all 8 of a ninth; the sign is
+    /// the lowest bit.
+    fn next_number(bytes: &mut impl Iterator<Item = u8>) -> Option<i64> {
+        let mut number = 0;
+        for place in 0..9 {
+            let byte = u64::from(bytes.next()?);
+            let part = if place < 8 { byte & 0x7f } else { byte };
+            number |= part << (7 * place);
+            if place == 8 || byte < 0x80 {
+                break;
+            }
+        }
+        Some((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// A reader of its own, by the format's description: base64 of a cookie, a length and a zlib
+    /// stream; in that a cookie, a length, the bounds, and counts, where a negative one stands for so
+    /// many zeros. Returns the lowest value of each bucket, how wide it is, and its count.
+    fn read_independently(field: &str) -> Vec<(u64, u64, u64)> {
+        const HEADER: usize = 40;
+        // Three digits need 2,000 steps, and powers of two hold them.
+        const HALF: u64 = 1_024;
+        let coded = STANDARD.decode(field).unwrap();
+        assert_eq!(word(&coded, 0), 0x1c84_9314);
+        assert_eq!(word(&coded, 4) as usize, coded.len() - 8);
+        let mut payload = Vec::new();
+        ZlibDecoder::new(&coded[8..]).read_to_end(&mut payload).unwrap();
+        assert_eq!(word(&payload, 0), 0x1c84_9313);
+        assert_eq!(word(&payload, 4) as usize, payload.len() - HEADER);
+        let (offset, digits, lowest) = (word(&payload, 8), word(&payload, 12), word(&payload, 20));
+        assert_eq!((offset, digits, word(&payload, 16), lowest), (0, 3, 0, 1));
+        let mut counts = Vec::new();
+        let mut bytes = payload[HEADER..].iter().copied();
+        let mut at = 0_u64;
+        while let Some(number) = next_number(&mut bytes) {
+            if number > 0 {
+                let (shift, step) = match at / HALF {
+                    0 => (0, at),
+                    half => (half - 1, HALF + at % HALF),
+                };
+                counts.push((step << shift, 1 << shift, number.unsigned_abs()));
+            }
+            at += if number < 0 { number.unsigned_abs() } else { 1 };
+        }
+        counts
+    }
+
     #[test]
     fn the_log_is_read_back_by_an_independent_reader() {
         let text = String::from_utf8(sample_log()).unwrap();
         assert!(text.contains("#[StartTime: 1748858400"), "{text}");
-        let line = text.lines().find(|line| line.starts_with("Tag=service,")).unwrap();
-        let fields: Vec<&str> = line.split(',').collect();
-        assert_eq!((fields.len(), fields[1], fields[2]), (5, "0.000", "10.000"));
-        let coded = STANDARD.decode(fields[4]).unwrap();
-        assert_eq!(coded[..4], 0x1c84_9314_u32.to_be_bytes());
-        let length = u32::from_be_bytes(coded[4..8].try_into().unwrap());
-        assert_eq!(length as usize, coded.len() - 8);
-        assert_eq!(coded[8] & 0x0f, 8, "not deflated");
+        let histogram = |begin: &str, fields: usize| {
+            let line = text.lines().find(|line| line.starts_with(begin)).unwrap();
+            assert_eq!(line.split(',').count(), fields, "{line}");
+            read_independently(line.rsplit(',').next().unwrap())
+        };
+        let service = histogram("Tag=service,0.000,10.000,", 5);
+        let [(low, width, 20_000)] = service[..] else { panic!("{service:?}") };
+        assert!((low..low + width).contains(&900_000), "{low} {width}");
+        let response = histogram("0.000,10.000,20.0", 4);
+        for (low, width, count) in &response {
+            let last = (low + width - 1).min(20_000_000);
+            assert_eq!(*count, last / 1_000 - (low - 1) / 1_000, "{low} {width}");
+        }
+        assert_eq!(response.iter().map(|(_, _, count)| count).sum::<u64>(), 20_000);
     }
 
     #[test]

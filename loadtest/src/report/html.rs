@@ -10,7 +10,8 @@ use crate::report::markup::escaped;
 use crate::report::svg::clock;
 use crate::run::{Load, Run};
 use crate::tally::{Carrier, Tally};
-use crate::verdict::{Judged, Outcome, Verdict, time};
+use crate::verdict::{Judged, Outcome, Verdict, share_text, time};
+use crate::views::View;
 
 const STYLE: &str = include_str!("page.css");
 const NS_PER_MS: f64 = 1e6;
@@ -37,6 +38,7 @@ pub fn print(run: &Run, verdict: &Verdict) -> String {
             &charts::spectrum(run),
         ),
         tallies(run),
+        views(verdict),
         availability(run),
         faults(run),
         target(run),
@@ -200,7 +202,7 @@ fn tallies(run: &Run) -> String {
             ("refused", tally.refused),
             ("wrong", tally.wrong),
         ];
-        let of = format!("{}.{}", tallied.kind.name(), carrier_id(tallied.carrier));
+        let of = format!("{}.{}", tallied.kind.name(), tallied.carrier.name());
         for (name, count) in counts {
             rows.push_str(&format!(
                 "<td class=\"n\" data-name=\"{of}.{name}\" data-value=\"{count}\">{}</td>",
@@ -228,6 +230,29 @@ fn tallies(run: &Run) -> String {
          {times}</table>"
     );
     section("Requests", "", &table)
+}
+
+fn views(verdict: &Verdict) -> String {
+    let row = |view: &View| {
+        let (minutes, failures, all) = (view.minutes, view.failures, view.all);
+        format!(
+            "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\" data-name=\"view.{minutes}\" data-value=\"{failures}/{all}\">{}</td></tr>",
+            view.name(),
+            clock(view.from_second as f64),
+            clock(view.seconds as f64),
+            share_text(failures, all),
+        )
+    };
+    let rows: String = verdict.views.iter().map(row).collect();
+    section(
+        "Slow or unanswered",
+        "Requests of every kind over 3 s or not answered, in the worst window of each length. The contract counts by the month.",
+        &format!(
+            "<table><tr><th>window</th><th>from</th><th class=\"n\">of that in the run</th>\
+             <th class=\"n\">share</th></tr>{rows}</table>"
+        ),
+    )
 }
 
 fn availability(run: &Run) -> String {
@@ -359,15 +384,6 @@ fn verdict_word(outcome: Outcome) -> &'static str {
         Outcome::Fail => "fail",
         Outcome::NotEnoughData => "inconclusive",
         Outcome::Pass => "pass",
-    }
-}
-
-fn carrier_id(carrier: Carrier) -> &'static str {
-    match carrier {
-        Carrier::Ecs => "ecs",
-        Carrier::None => "none",
-        Carrier::Snils => "snils",
-        Carrier::Social => "social",
     }
 }
 

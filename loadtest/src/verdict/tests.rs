@@ -1,6 +1,6 @@
 use super::*;
 use crate::audit::Audit;
-use crate::downtime::{Availability, Planned, Probed};
+use crate::downtime::{Availability, Lookout, Planned, Probed};
 use crate::fixture;
 use crate::run::Tallied;
 use crate::tally::Carrier;
@@ -61,7 +61,7 @@ fn check_downtime(month: u32, minutes: u32, expected: Outcome) {
     let mut run = fixture::run(10_000, 0);
     run.terms.month_of_service = month;
     let end = 43_200.0 * 60.0;
-    let probes: Vec<Probed> = (0..43_200 * 12)
+    let probes: Lookout = (0..43_200 * 12)
         .map(|probe: u32| Probed {
             at_seconds: f64::from(probe) * 5.0,
             took_seconds: (probe >= minutes * 12).then_some(0.01),
@@ -90,6 +90,39 @@ fn downtime_is_judged_by_the_minutes_of_the_month() {
     check_downtime(4, 433, Outcome::Fail);
 }
 
+/// Once a minute without any answer held the limit of 432 minutes, because it is less.
+#[test]
+fn downtime_that_would_not_last_a_month_never_passes() {
+    let check = |down: u32, minutes: u32, expected: Outcome| {
+        let probes = (0..minutes * 12).map(|probe| Probed {
+            at_seconds: f64::from(probe) * 5.0,
+            took_seconds: (probe >= down).then_some(0.01),
+        });
+        let mut run = fixture::run(10_000, 0);
+        let end = f64::from(minutes) * 60.0;
+        run.availability = Some(Availability::of(&probes.collect(), end, &[]));
+        assert_eq!(outcome_of(&run, "downtime"), expected, "{down} of {minutes} min");
+    };
+    check(12, 1, Outcome::NotEnoughData);
+    check(0, 1, Outcome::Pass);
+    // One probe is no outage.
+    check(1, 1, Outcome::Pass);
+    // 1 %, and a probe more.
+    check(12, 100, Outcome::Pass);
+    check(13, 100, Outcome::NotEnoughData);
+    check(432 * 12, 43_199, Outcome::NotEnoughData);
+    check(433 * 12, 500, Outcome::Fail);
+}
+
+#[test]
+fn a_probe_that_saw_too_much_says_so() {
+    let mut run = fixture::run(10_000, 0);
+    let seen = run.availability.as_mut().unwrap();
+    (seen.is_cut, seen.observed_seconds) = (true, 7.5);
+    let note = "too many outages to keep: downtime is that of the first 7.5 s";
+    assert!(judge(&run).notes.iter().any(|known| known == note));
+}
+
 #[test]
 fn without_a_probe_downtime_is_unknown() {
     let mut run = fixture::run(10_000, 0);
@@ -101,7 +134,7 @@ fn without_a_probe_downtime_is_unknown() {
     };
     check(None, "no probes");
     let one = Probed { at_seconds: 0.0, took_seconds: Some(0.001) };
-    check(Some(Availability::of(&[one], 3.0, &[])), "1 probe, 2 are needed");
+    check(Some(Availability::of(&[one].into_iter().collect(), 3.0, &[])), "1 probe, 2 are needed");
 }
 
 #[test]
