@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use benches::population::{identifiers, keys, registry_file};
 use benches::report::{median, print_ratio, setting};
 use engine::answer::Reply;
-use engine::calendar::{Day, Timestamp};
+use engine::calendar::Day;
 use engine::command::{Check, CheckAnswer, Confirm, Deadline, Granted, SettleAnswer};
 use engine::engine::Engine;
 use engine::history::{Freshness, History, HistoryError, HistoryPage, Page, Settled, Span};

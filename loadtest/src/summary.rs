@@ -19,7 +19,7 @@ pub fn print(run: &Run, verdict: &Verdict) -> String {
         all.slow, all.unanswered, all.refused, all.wrong
     );
     let times = &run.times.response;
-    let at = |at| percentile(times, at).map_or("too few".into(), |value| nanos(value));
+    let at = |at| percentile(times, at).map_or("too few".into(), nanos);
     text.push_str(&format!(
         "response time  p50 {}   p90 {}   p99 {}   p99.9 {}   max {}\n",
         at(50.0),
