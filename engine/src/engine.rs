@@ -366,7 +366,9 @@ impl Engine {
             shards.map(|s| ShardStatus { waiting: s.waiting(), up: s.is_up() }).collect();
         let snapshot_at = self.inner.snapshot_at.load(Ordering::Acquire);
         EngineStatus {
-            ready: !partition.has_failed() && shards.iter().all(|shard| shard.up),
+            ready: !partition.has_failed()
+                && shards.iter().all(|shard| shard.up)
+                && self.inner.has_all_threads(),
             holders: registry.holder_count(),
             revision: registry.id(),
             transactions: partition.ledger().transaction_count(),
@@ -414,6 +416,13 @@ impl Engine {
 }
 
 impl Inner {
+    /// Whether committer, supervisor and clerk are there; none of them is replaced.
+    fn has_all_threads(&self) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let clerk = self.clerk.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().chain(clerk.iter()).all(|thread| !thread.is_finished())
+    }
+
     /// Journals a prepared import and publishes it.
     fn record_import(
         &self,

@@ -3,7 +3,8 @@
 //! Queue: [`TRIP_ERRANDS_MAX`] errands with [`TRIPS_WAITING_MAX`] trips together, one more is answered
 //! "unavailable" at once. Group: the trips of all uploads that wait, up to [`TRIP_GROUP_MAX`]. Owns the
 //! clerk. When the journal fails, the book is read anew before the next errand; if the thread dies,
-//! uploads and orders answer "unavailable" until the engine is started again, and nothing is lost.
+//! uploads and orders answer "unavailable" until the engine is started again, readiness fails, and
+//! nothing is lost.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
