@@ -17,3 +17,4 @@
 //! | 13 | A trip is in at most one claim | [`crate::trips::book::TripBook::apply_claim`] | `trips`, `simulation` |
 //! | 14 | The sums of a claim are those of its lines, to the kopeck | [`crate::trips::claim::Claim::take`], [`crate::trips::claim::Claim::refuse`] | `trips`, `simulation` |
 //! | 15 | Neither the order nor the repetition of uploads changes what is accepted or claimed | [`crate::trips::judge`] looks at one trip, [`crate::trips::evaluation`] at the sorted whole | `trips` |
+//! | 16 | No ruling on a disputed trip changes a claim that was handed in, and an acknowledged one is in the log | [`crate::trips::ruling::RulingPlan::take`], [`crate::trips::clerk`] | `trip_book`, `simulation` |
