@@ -110,7 +110,8 @@ pub fn terms(
     category: CategoryId,
     now: Timestamp,
 ) -> Option<Terms> {
-    let question = question(registry, check, registry.find(&check.identifier), now).ok()?;
+    let found = registry.find(&check.identifier);
+    let question = question(offered(registry, check, now).ok()?, check, found).ok()?;
     let mut candidates = question.offer.candidates.iter();
     let candidate = candidates.find(|candidate| candidate.category == category)?;
     Some(question.terms(candidate))
@@ -126,7 +127,7 @@ pub fn decide(
 ) -> Decision {
     // Asked for first and looked at last: the memory that it waits for arrives meanwhile.
     let found = registry.find(&check.identifier);
-    match question(registry, check, found, now) {
+    match offered(registry, check, now).and_then(|offered| question(offered, check, found)) {
         Ok(question) => question.decision(question.winner(places, now)),
         Err(refusal) => Decision::Refused(refusal),
     }
@@ -136,7 +137,7 @@ pub fn decide(
 /// order.
 ///
 /// Looking up a group before deciding it lets their waits for memory overlap, which halves the time
-/// of a check.
+/// of a check. Neighbours mostly come from one terminal for one service, which is looked up once.
 pub fn decide_all<P: Places>(
     registry: &Registry,
     checks: &[Check],
@@ -144,11 +145,15 @@ pub fn decide_all<P: Places>(
     places: &P,
     mut take: impl FnMut(&Check, Decision, Option<Terms>),
 ) {
+    let mut last: Option<(&Check, Result<Offered, Refusal>)> = None;
     for group in checks.chunks(LOOKUPS_TOGETHER) {
         let mut found = [None; LOOKUPS_TOGETHER];
         registry.find_all(group.iter().map(|check| &check.identifier), &mut found);
         for (check, found) in group.iter().zip(found) {
-            match question(registry, check, found, now) {
+            let known = last.filter(|(like, _)| is_offered_alike(like, check));
+            let (_, offered) = known.unwrap_or_else(|| (check, offered(registry, check, now)));
+            last = Some((check, offered));
+            match offered.and_then(|offered| question(offered, check, found)) {
                 Ok(question) => {
                     let won = question.winner(places, now);
                     let terms = won.map(|candidate| question.terms(candidate));
@@ -168,7 +173,8 @@ pub fn explain(
     places: &impl Places,
 ) -> Explanation {
     let found = registry.find(&check.identifier);
-    let question = match question(registry, check, found, now) {
+    let offered = offered(registry, check, now);
+    let question = match offered.and_then(|offered| question(offered, check, found)) {
         Ok(question) => question,
         Err(refusal) => return Explanation { refusal: Some(refusal), categories: Vec::new() },
     };
@@ -217,14 +223,28 @@ struct Question<'a> {
     today: Day,
 }
 
-/// Steps 1 to 4 of catalogue §3.6, in their order.
+/// What a terminal offers today.
+#[derive(Clone, Copy)]
+struct Offered<'a> {
+    offer: &'a CompiledOffer,
+    today: Day,
+}
+
+/// Whether two checks of one moment ask the same terminal for the same service.
 #[inline]
-fn question<'a>(
+fn is_offered_alike(one: &Check, other: &Check) -> bool {
+    one.terminal == other.terminal
+        && one.service == other.service
+        && one.organization == other.organization
+}
+
+/// Steps 1 and 2 of catalogue §3.6, in their order.
+#[inline]
+fn offered<'a>(
     registry: &'a Registry,
     check: &Check,
-    found: Option<Found<'a>>,
     now: Timestamp,
-) -> Result<Question<'a>, Refusal> {
+) -> Result<Offered<'a>, Refusal> {
     let directory = registry.directory();
     let terminal = directory.terminal(check.terminal).filter(|terminal| terminal.active);
     if terminal.is_none_or(|terminal| terminal.organization != check.organization) {
@@ -236,6 +256,16 @@ fn question<'a>(
     let today = now.local_day(organization.utc_offset);
     let offer = organization.offer(check.service).filter(|offer| offer.validity.covers(today));
     let offer = offer.ok_or(Refusal::ServiceUnknown)?;
+    Ok(Offered { offer, today })
+}
+
+/// Steps 3 and 4.
+#[inline]
+fn question<'a>(
+    Offered { offer, today }: Offered<'a>,
+    check: &Check,
+    found: Option<Found<'a>>,
+) -> Result<Question<'a>, Refusal> {
     let Found { holder, card } = found.ok_or(Refusal::HolderNotFound)?;
     if !holder.is_active(card, today) {
         return Err(Refusal::CardInactive);

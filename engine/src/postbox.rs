@@ -7,7 +7,8 @@
 //! as many times as there are answers. Announcing all of them at once made durable confirms over HTTP
 //! on one core a fifth faster. The other way it is the same: a shard that is woken for the first of
 //! many commands takes the core for that one. Woken when a turn of the thread's loop brings no more,
-//! it is handed what 64 callers send in a few pieces. A lone command waits for one empty turn.
+//! it is handed what 64 callers send in a few pieces. A lone command waits for one empty turn. Who
+//! hands over all that has arrived in one go needs no turn: it says so ([`gather_commands`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -97,6 +98,8 @@ impl Drop for Announcements {
 
 thread_local! {
     static DESK: RefCell<Option<Rc<Desk>>> = const { RefCell::new(None) };
+    /// The shards that [`gather_commands`] is going to wake.
+    static GATHERED: RefCell<Option<Vec<Arc<Shard>>>> = const { RefCell::new(None) };
 }
 
 /// The calls that wait on this thread.
@@ -150,6 +153,42 @@ pub fn wake_shards() {
     if let Some(desk) = desk() {
         desk.wake_shards();
     }
+    let gathered = GATHERED.with_borrow_mut(|gathered| gathered.as_mut().map(std::mem::take));
+    gathered.into_iter().flatten().for_each(|shard| shard.wake());
+}
+
+/// Has the shards that `hand_over` hands commands to on this thread woken behind it, each once.
+pub fn gather_commands<T>(hand_over: impl FnOnce() -> T) -> T {
+    struct Gathering;
+    impl Drop for Gathering {
+        fn drop(&mut self) {
+            wake_shards();
+            GATHERED.set(None);
+        }
+    }
+    GATHERED.set(Some(Vec::new()));
+    let _gathering = Gathering;
+    hand_over()
+}
+
+/// Has a shard woken once the commands that this thread hands over now are gathered; at once where
+/// they are not.
+pub fn wake_gathered(shard: &Arc<Shard>) {
+    let is_gathered = GATHERED.with_borrow_mut(|gathered| {
+        if let Some(gathered) = gathered
+            && !gathered.iter().any(|known| Arc::ptr_eq(known, shard))
+        {
+            gathered.push(Arc::clone(shard));
+        }
+        gathered.is_some()
+    });
+    if is_gathered {
+        return;
+    }
+    match desk() {
+        Some(desk) => desk.wake_later(shard),
+        None => shard.wake(),
+    }
 }
 
 impl Desk {
@@ -166,7 +205,7 @@ impl Desk {
     }
 
     /// Has a shard woken once the calls that are ready have had their turn.
-    pub fn wake_later(&self, shard: &Arc<Shard>) {
+    fn wake_later(&self, shard: &Arc<Shard>) {
         let mut unaware = self.unaware.borrow_mut();
         self.handed.set(self.handed.get() + 1);
         if unaware.is_empty() {
@@ -279,6 +318,22 @@ mod tests {
             thread.join().unwrap();
             assert!(desk().unwrap().calls.borrow().waiting.is_empty());
         });
+    }
+
+    #[test]
+    fn a_shard_is_woken_once_behind_commands_that_are_handed_over_together() {
+        let shard = Arc::new(Shard::new(ShardId(0)));
+        let woken = Arc::new(AtomicUsize::new(0));
+        shard.employ(Box::new(Worker(Arc::clone(&woken))));
+        gather_commands(|| {
+            wake_gathered(&shard);
+            wake_gathered(&shard);
+            assert_eq!(woken.load(Ordering::Acquire), 0);
+        });
+        assert_eq!(woken.load(Ordering::Acquire), 1);
+        shard.employ(Box::new(Worker(Arc::clone(&woken))));
+        wake_gathered(&shard);
+        assert_eq!(woken.load(Ordering::Acquire), 2);
     }
 
     #[test]

@@ -66,9 +66,10 @@ impl Registry {
     /// of them before the next one, so that their waits for memory overlap.
     pub fn find_all<'a, 'd>(
         &'a self,
-        identifiers: impl Iterator<Item = &'d Digest>,
+        identifiers: impl Clone + Iterator<Item = &'d Digest>,
         found: &mut [Option<Found<'a>>],
     ) {
+        self.index.touch(identifiers.clone());
         let mut targets = [None; LOOKUPS_TOGETHER];
         for (target, identifier) in targets.iter_mut().zip(identifiers) {
             *target = self.index.get(identifier);

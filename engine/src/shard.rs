@@ -106,10 +106,7 @@ impl Shard {
         // command, or this sees the end: both look only after they have changed their part.
         fence(Ordering::SeqCst);
         if self.batches_in_flight.load(Ordering::Relaxed) < SHARD_BATCHES_IN_FLIGHT_MAX {
-            match postbox::desk() {
-                Some(desk) => desk.wake_later(self),
-                None => self.wake(),
-            }
+            postbox::wake_gathered(self);
         }
     }
 

@@ -1,32 +1,41 @@
 //! The table of transactions: an array in segments, found by id without hashing.
 //!
 //! Ids are handed out one after the other, so neighbours in time are neighbours in memory, an insert
-//! touches memory that is in the cache, and forgetting the old means dropping whole segments.
+//! touches memory that is in the cache, and forgetting the old means dropping whole blocks of
+//! segments.
 //!
 //! # Why
 //! A hash map of the same entries cost a check over a microsecond: every insert missed the cache,
 //! and each doubling moved all entries. Here an insert is one short lock and one store. Every slot
 //! has a lock of its own (a std mutex: nobody awaits inside), so that two checks never wait for
 //! each other and a shard never waits for a check.
+//!
+//! A segment is made when its first slot is asked for, so it is small: what fits the cache is still
+//! there when the checks behind it fill it. The list has an entry for a block of segments only,
+//! because adding one copies the list: with an entry for each segment of 4,096 slots, ten million
+//! transactions had every 4,096th check copy thousands of counted references.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use crate::ids::TransactionId;
 use crate::ledger::Entry;
 
-const SEGMENT_SLOTS: u64 = 4_096;
+const SEGMENT_SLOTS: u64 = 512;
+const BLOCK_SEGMENTS: usize = 128;
+const BLOCK_SLOTS: u64 = SEGMENT_SLOTS * BLOCK_SEGMENTS as u64;
 
 type Slot = Mutex<Option<Entry>>;
-type Segment = Arc<[Slot]>;
-/// Segments with their numbers, in order.
-type Segments = Vec<(u64, Segment)>;
+type Segment = Box<[Slot]>;
+type Block = Arc<[OnceLock<Segment>]>;
+/// Blocks with their numbers, in order.
+type Blocks = Vec<(u64, Block)>;
 
 /// All transactions in memory.
 pub struct Table {
-    segments: ArcSwap<Segments>,
+    blocks: ArcSwap<Blocks>,
     /// Held to change the list. A std lock: nobody awaits inside.
     listing: Mutex<()>,
     count: AtomicUsize,
@@ -35,11 +44,7 @@ pub struct Table {
 impl Table {
     /// An empty table.
     pub fn new() -> Table {
-        Table {
-            segments: ArcSwap::default(),
-            listing: Mutex::default(),
-            count: AtomicUsize::new(0),
-        }
+        Table { blocks: ArcSwap::default(), listing: Mutex::default(), count: AtomicUsize::new(0) }
     }
 
     /// Lets `change` see and change what is known of a transaction, alone; returns what it returns.
@@ -48,13 +53,15 @@ impl Table {
         id: TransactionId,
         change: impl FnOnce(&mut Option<Entry>) -> T,
     ) -> T {
-        let mut segments = self.segments.load();
-        if find(&segments, id).is_none() {
-            self.add_segment(id);
-            segments = self.segments.load();
+        let mut blocks = self.blocks.load();
+        if find(&blocks, id).is_none() {
+            self.add_block(id);
+            blocks = self.blocks.load();
         }
-        let slot = find(&segments, id).and_then(|segment| slot(segment, id));
-        let Some(mut slot) = slot else { return change(&mut None) };
+        let segment = find(&blocks, id).map(|segment| segment.get_or_init(vacant_segment));
+        let Some(mut slot) = segment.and_then(|segment| slot(segment, id)) else {
+            return change(&mut None);
+        };
         let before = slot.is_some();
         let result = change(&mut slot);
         match (before, slot.is_some()) {
@@ -67,48 +74,39 @@ impl Table {
 
     /// Looks at what is known of a transaction, if anything is.
     pub fn look<T>(&self, id: TransactionId, look: impl FnOnce(&Entry) -> T) -> Option<T> {
-        let segments = self.segments.load();
-        let slot = slot(find(&segments, id)?, id)?;
+        let blocks = self.blocks.load();
+        let slot = slot(find(&blocks, id)?.get()?, id)?;
         slot.as_ref().map(look)
     }
 
     /// Keeps only what `keep` says; one transaction is locked at a time.
     pub fn retain(&self, mut keep: impl FnMut(TransactionId, &Entry) -> bool) {
-        self.each_segment(|number, segment| {
-            let mut left = 0;
-            for (offset, slot) in (0..).zip(segment.iter()) {
-                let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-                let id = TransactionId(number * SEGMENT_SLOTS + offset);
-                let Some(entry) = slot.as_ref() else { continue };
-                if keep(id, entry) {
-                    left += 1;
-                } else {
-                    *slot = None;
-                    self.count.fetch_sub(1, Ordering::Relaxed);
-                }
+        self.each_slot(|id, slot| {
+            if slot.as_ref().is_some_and(|entry| !keep(id, entry)) {
+                *slot = None;
+                self.count.fetch_sub(1, Ordering::Relaxed);
             }
-            left
         });
     }
 
-    /// Drops the segments below `id` that have become empty.
+    /// Drops the blocks below `id` that have become empty.
     pub fn drop_empty_below(&self, id: TransactionId) {
-        let first_kept = id.0 / SEGMENT_SLOTS;
+        let first_kept = id.0 / BLOCK_SLOTS;
         let vacant = |slot: &Slot| slot.lock().unwrap_or_else(PoisonError::into_inner).is_none();
         let _listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut segments = Segments::clone(&self.segments.load());
-        segments.retain(|(number, segment)| *number >= first_kept || !segment.iter().all(vacant));
-        self.segments.store(Arc::new(segments));
+        let mut blocks = Blocks::clone(&self.blocks.load());
+        blocks.retain(|(number, block)| {
+            let mut slots = block.iter().filter_map(OnceLock::get).flatten();
+            *number >= first_kept || !slots.all(vacant)
+        });
+        self.blocks.store(Arc::new(blocks));
     }
 
     /// Calls `visit` for every transaction; one is locked at a time.
     pub fn for_each(&self, mut visit: impl FnMut(TransactionId, &Entry)) {
-        self.each_segment(|number, segment| {
-            for (offset, slot) in (0..).zip(segment.iter()) {
-                let slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(entry) = slot.as_ref() {
-                    visit(TransactionId(number * SEGMENT_SLOTS + offset), entry);
-                }
+        self.each_slot(|id, slot| {
+            if let Some(entry) = slot.as_ref() {
+                visit(id, entry);
             }
         });
     }
@@ -118,22 +116,33 @@ impl Table {
         self.count.load(Ordering::Relaxed)
     }
 
-    fn each_segment<T>(&self, mut visit: impl FnMut(u64, &Segment) -> T) {
-        for (number, segment) in &*self.segments.load_full() {
-            visit(*number, segment);
+    fn each_slot(&self, mut visit: impl FnMut(TransactionId, &mut Option<Entry>)) {
+        for (number, block) in &*self.blocks.load_full() {
+            for (segment, place) in block.iter().zip(0..) {
+                let first = number * BLOCK_SLOTS + place * SEGMENT_SLOTS;
+                for (slot, id) in segment.get().into_iter().flatten().zip(first..) {
+                    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+                    visit(TransactionId(id), &mut slot);
+                }
+            }
         }
     }
 
-    fn add_segment(&self, id: TransactionId) {
+    #[cold]
+    fn add_block(&self, id: TransactionId) {
         let _listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut segments = Segments::clone(&self.segments.load());
-        let number = id.0 / SEGMENT_SLOTS;
-        let Err(place) = segments.binary_search_by_key(&number, |(number, _)| *number) else {
+        let blocks = self.blocks.load();
+        let number = id.0 / BLOCK_SLOTS;
+        let Err(place) = blocks.binary_search_by_key(&number, |(number, _)| *number) else {
             return;
         };
-        let vacant = (0..SEGMENT_SLOTS).map(|_| Mutex::new(None)).collect();
-        segments.insert(place, (number, vacant));
-        self.segments.store(Arc::new(segments));
+        let block = (0..BLOCK_SEGMENTS).map(|_| OnceLock::new()).collect();
+        let (before, after) = blocks.split_at_checked(place).unwrap_or_default();
+        let mut longer = Blocks::with_capacity(blocks.len() + 1);
+        longer.extend_from_slice(before);
+        longer.push((number, block));
+        longer.extend_from_slice(after);
+        self.blocks.store(Arc::new(longer));
     }
 }
 
@@ -143,13 +152,66 @@ impl Default for Table {
     }
 }
 
-fn find(segments: &Segments, id: TransactionId) -> Option<&Segment> {
-    let number = id.0 / SEGMENT_SLOTS;
-    let place = segments.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-    segments.get(place).map(|(_, segment)| segment)
+#[cold]
+fn vacant_segment() -> Segment {
+    (0..SEGMENT_SLOTS).map(|_| Mutex::new(None)).collect()
+}
+
+fn find(blocks: &Blocks, id: TransactionId) -> Option<&OnceLock<Segment>> {
+    let number = id.0 / BLOCK_SLOTS;
+    let place = blocks.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+    let (_, block) = blocks.get(place)?;
+    block.get(usize::try_from(id.0 % BLOCK_SLOTS / SEGMENT_SLOTS).ok()?)
 }
 
 fn slot(segment: &Segment, id: TransactionId) -> Option<MutexGuard<'_, Option<Entry>>> {
     let offset = usize::try_from(id.0 % SEGMENT_SLOTS).ok()?;
     Some(segment.get(offset)?.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calendar::Timestamp;
+    use crate::ids::{CategoryId, HolderId, OrganizationId, ServiceId, TerminalId};
+    use crate::transaction::Transaction;
+
+    fn open(table: &Table, id: u64) {
+        let transaction = Transaction {
+            id: TransactionId(id),
+            organization: OrganizationId(1),
+            terminal: TerminalId(1),
+            service: ServiceId(1),
+            category: CategoryId(1),
+            holder: HolderId(id),
+            checked_at: Timestamp(0),
+            limit_period: None,
+        };
+        table.with_slot(TransactionId(id), |slot| *slot = Some(Entry::Open(transaction)));
+    }
+
+    fn ids(table: &Table) -> Vec<u64> {
+        let mut ids = Vec::new();
+        table.for_each(|id, _| ids.push(id.0));
+        ids
+    }
+
+    #[test]
+    fn entries_stand_in_order_and_empty_blocks_are_dropped() {
+        let table = Table::new();
+        let last = 3 * BLOCK_SLOTS;
+        for id in [last, 1, SEGMENT_SLOTS, BLOCK_SLOTS - 1, BLOCK_SLOTS, 1] {
+            open(&table, id);
+        }
+        assert_eq!(ids(&table), [1, SEGMENT_SLOTS, BLOCK_SLOTS - 1, BLOCK_SLOTS, last]);
+        assert_eq!(table.count(), 5);
+        assert_eq!(table.look(TransactionId(BLOCK_SLOTS), |_| ()), Some(()));
+        assert_eq!(table.look(TransactionId(2 * BLOCK_SLOTS), |_| ()), None);
+
+        table.retain(|id, _| id.0 >= BLOCK_SLOTS);
+        assert_eq!((ids(&table), table.count()), (vec![BLOCK_SLOTS, last], 2));
+        table.drop_empty_below(TransactionId(last));
+        let blocks: Vec<u64> = table.blocks.load().iter().map(|(number, _)| *number).collect();
+        assert_eq!(blocks, [1, 3]);
+    }
 }

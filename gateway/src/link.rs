@@ -14,8 +14,8 @@
 //! # A check
 //! A task a stream reads all frames that are there, answers their checks together on the spot
 //! ([`engine::engine::Engine::check_all`]) and writes all answers at once. Confirms and cancels are
-//! handed to their shards; their answers are posted to the stream and written when they come, many at
-//! a time and in any order, while it goes on reading.
+//! handed to their shards, which are woken once for all that is there; their answers are posted to the
+//! stream and written when they come, many at a time and in any order, while it goes on reading.
 //!
 //! # Who is served
 //! The certificate names the terminal ([`crate::pki::trust`]); the registry says whose it is and

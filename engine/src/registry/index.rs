@@ -75,6 +75,20 @@ impl Index {
         self.tables.get(table_of(digest))?.get(fingerprint_of(digest))
     }
 
+    /// Brings what lookups of these digests will read into the cache.
+    ///
+    /// A lookup branches on what it has read; where that is guessed wrongly the next one begins only
+    /// when this one's wait for memory is over. Here nothing depends on what is read.
+    #[inline]
+    pub fn touch<'d>(&self, digests: impl Iterator<Item = &'d Digest>) {
+        let read = digests.fold(0, |read, digest| {
+            let entries = self.tables.get(table_of(digest)).map_or(&[][..], |table| &table.entries);
+            let entry = entries.get(home(fingerprint_of(digest), entries.len()));
+            read | entry.map_or(0, |entry| entry.slot)
+        });
+        std::hint::black_box(read);
+    }
+
     /// How many identifiers there are.
     pub fn len(&self) -> usize {
         self.tables.iter().map(|table| table.used).sum()

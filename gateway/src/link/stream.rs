@@ -3,13 +3,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
 use engine::command::{Check, Deadline};
-use engine::postbox::{Postbox, Posted, Ticket};
+use engine::postbox::{Postbox, Posted, Ticket, gather_commands};
 use foldhash::fast::FixedState;
+use futures_util::poll;
 use quinn::{ReadError, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use validator::link::close::CloseCode;
@@ -79,7 +82,7 @@ impl Stream {
                 Event::Answers => None,
                 Event::Arrived(Ok(Some(count))) => {
                     let pieces = pieces.get_mut(..count).unwrap_or_default();
-                    let end = self.answer(pieces, &mut out);
+                    let end = gather_commands(|| self.answer(pieces, &mut out));
                     pieces.iter_mut().for_each(|piece| *piece = Bytes::new());
                     end
                 }
@@ -98,15 +101,12 @@ impl Stream {
                 }
             };
             self.desk.collect(&mut out);
-            if !out.is_empty() {
-                match tokio::time::timeout(WRITE_TIMEOUT, self.send.write_all(&out)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_lost)) => return None,
-                    Err(_elapsed) => return Some(CloseCode::NotReading),
-                }
-            }
+            let written = self.write(&out).await;
             if out.capacity() <= BUFFER_BYTES_KEPT {
                 BUFFER.set(out);
+            }
+            if let Err(end) = written {
+                return end;
             }
             if end.is_some() {
                 return end;
@@ -115,6 +115,24 @@ impl Stream {
         // A device that is gone needs no end.
         let _lost = self.send.finish();
         None
+    }
+
+    /// Writes answers; where that fails the stream ends, and with a code the connection too.
+    async fn write(&mut self, out: &[u8]) -> Result<(), Option<CloseCode>> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let mut write = pin!(self.send.write_all(out));
+        // Nearly always there is room at once, which needs no timer.
+        let written = match poll!(&mut write) {
+            Poll::Ready(written) => Ok(written),
+            Poll::Pending => tokio::time::timeout(WRITE_TIMEOUT, write).await,
+        };
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_lost)) => Err(None),
+            Err(_elapsed) => Err(Some(CloseCode::NotReading)),
+        }
     }
 
     async fn next(&mut self, pieces: &mut [Bytes]) -> Event {

@@ -35,9 +35,9 @@ pub fn read_check(bytes: &[u8]) -> Option<Check> {
             return None;
         }
     }
-    let known = [service.is_some(), id_hash.is_some(), price.is_some()];
+    let known = count_of([service.is_some(), id_hash.is_some(), price.is_some()]);
     // Fields given twice and bytes behind the last one are serde's to judge.
-    let is_usual = known.into_iter().filter(|known| *known).count() == fields && rest.is_empty();
+    let is_usual = known == fields && rest.is_empty();
     is_usual.then_some(Check { service: service?, id_hash: id_hash?, price })
 }
 
@@ -45,11 +45,10 @@ pub fn read_check(bytes: &[u8]) -> Option<Check> {
 #[inline]
 pub fn write_check_result(result: &CheckResult, out: &mut Vec<u8>) {
     let CheckResult { code, tx, holder, category, discount, valid_to, companion } = *result;
-    let optional = [tx.is_some(), holder.is_some(), category.is_some(), discount.is_some()];
-    let more = [valid_to.is_some(), companion];
-    let present = optional.into_iter().chain(more).filter(|present| *present).count();
-    // At most seven fields, so the count fits the byte.
-    out.push(0x81 + u8::try_from(present).unwrap_or_default());
+    let ids = count_of([tx.is_some(), holder.is_some(), category.is_some()]);
+    let terms = count_of([discount.is_some(), valid_to.is_some(), companion]);
+    // At most seven fields with the code.
+    out.push(0x81 + ids + terms);
     out.extend_from_slice(b"\xa4code");
     write_number(u64::from(code), out);
     if let Some(tx) = tx {
@@ -77,6 +76,12 @@ pub fn write_check_result(result: &CheckResult, out: &mut Vec<u8>) {
     }
 }
 
+#[inline]
+fn count_of([one, other, third]: [bool; 3]) -> u8 {
+    u8::from(one) + u8::from(other) + u8::from(third)
+}
+
+#[inline]
 fn read_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let (first, rest) = bytes.split_first()?;
     match first {
