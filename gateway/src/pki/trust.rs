@@ -24,7 +24,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use webpki::EndEntityCert;
 
-use crate::pki::files::{Pair, PkiDirectory};
+use crate::pki::files::{Pair, PkiDirectory, RevokedList};
 use crate::pki::{Serial, terminal_of_uri};
 use crate::settings::SettingsError;
 
@@ -134,7 +134,10 @@ impl Trust {
         if *seen == Some(stamp) {
             return Ok(false);
         }
-        let listed = self.directory.revoked()?;
+        let RevokedList { serials: listed, damaged_lines } = self.directory.revoked()?;
+        if damaged_lines > 0 {
+            tracing::error!(damaged_lines, "the list of revoked certificates is damaged");
+        }
         let before = self.revoked.load();
         let is_new = !listed.is_subset(&before);
         // A number that was once revoked stays so, whatever becomes of the file.
