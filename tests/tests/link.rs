@@ -269,6 +269,25 @@ fn a_revoked_device_is_disconnected_at_once_and_stays_out() {
     });
 }
 
+/// A revocation by terminal looked the terminal up in the authority's file `issued` alone: on a
+/// server without that file it revoked nothing and answered 200.
+#[test]
+fn a_connected_device_is_revoked_without_the_files_of_the_authority() {
+    run(async {
+        let stage = Stage::set(&[]);
+        std::fs::remove_file(std::path::Path::new(&stage.depot.path()).join("issued")).unwrap();
+        let Connected { link, .. } = stage.connect(2).await;
+        let answer = stage.server.administer("/admin/revoke", r#"{"terminal":2}"#);
+        assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"certificates":1}"#));
+        assert_eq!(closed(&link).await, Some(CloseCode::Refused));
+        assert!(is_refused(&stage.refused(2).await));
+        // Of who is not connected the server knows nothing then, and says so.
+        let unknown = stage.server.administer("/admin/revoke", r#"{"terminal":3}"#);
+        assert_eq!(unknown.status, 404, "{unknown:?}");
+        assert!(check_code(&stage.connect(3).await.link, 1, "AAABBBCCC").await.is_ok());
+    });
+}
+
 #[test]
 fn an_excluded_organization_is_served_no_more() {
     run(async {

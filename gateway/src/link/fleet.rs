@@ -17,6 +17,8 @@ use validator::link::wire;
 
 use crate::link::limits::{JUDGED_AGAIN, PULLS_OF_FLEET_MAX, TRIP_BATCHES_OF_FLEET_MAX};
 use crate::link::metrics::LinkMetrics;
+use crate::link::push::{self, Push};
+use crate::pki::Serial;
 use crate::pki::trust::{Device, Trust};
 
 /// Who is connected.
@@ -91,6 +93,11 @@ impl Fleet {
     /// Disconnects devices whose certificate was revoked.
     pub fn close_revoked(&self, trust: &Trust) {
         for member in &self.members {
+    /// The certificate that a connected terminal has shown.
+    pub fn serial_of(&self, terminal: TerminalId) -> Option<Serial> {
+        self.members.get(&terminal).map(|member| member.device.serial)
+    }
+
             if trust.is_revoked(member.device.serial) {
                 member.close(CloseCode::Refused);
             }

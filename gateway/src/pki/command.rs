@@ -140,7 +140,9 @@ fn revoke(directory: &PkiDirectory, matches: &ArgMatches) -> Result<(), CommandE
     };
     let serials = whom.serials(directory)?;
     if serials.is_empty() {
-        return Err(CommandError::failure("this terminal has no certificate".to_string()));
+        return Err(CommandError::failure(
+            "no certificate of this terminal is noted here".to_string(),
+        ));
     }
     Ok(directory.revoke(&serials)?)
 }

@@ -4,7 +4,7 @@
 //! certificate along and is not verified by TLS again), and from time to time while a connection is
 //! open.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -146,12 +146,18 @@ impl Trust {
         Ok(is_new)
     }
 
-    /// Revokes all certificates of a terminal, or one by its number; tells how many.
-    pub fn revoke(&self, whom: Revoked) -> io::Result<usize> {
-        let serials = whom.serials(&self.directory)?;
-        self.directory.revoke(&serials)?;
-        self.reread()?;
-        Ok(serials.len())
+    /// Revokes all certificates of a terminal that are known here, or one by its number; tells how
+    /// many. `connected` is the one that the terminal shows now: it is revoked whatever becomes of
+    /// the rest.
+    pub fn revoke(&self, whom: Revoked, connected: Option<Serial>) -> io::Result<usize> {
+        let issued = whom.serials(&self.directory);
+        let listed = issued.as_deref().unwrap_or_default().iter().copied();
+        let serials: BTreeSet<Serial> = listed.chain(connected).collect();
+        if !serials.is_empty() {
+            self.directory.revoke(&Vec::from_iter(serials.iter().copied()))?;
+            self.reread()?;
+        }
+        issued.map(|_| serials.len())
     }
 
     /// The server's side of TLS.
@@ -182,7 +188,7 @@ impl Trust {
 pub enum Revoked {
     /// The one with this number.
     Serial(Serial),
-    /// All that were made for this terminal.
+    /// All that were made for this terminal and noted in the file `issued`.
     Terminal(TerminalId),
 }
 
