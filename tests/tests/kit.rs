@@ -324,6 +324,26 @@ fn an_organization_without_a_file_holds_up_no_other() {
 }
 
 #[test]
+/// One old version that could not be read kept the carrier from every newer one.
+#[test]
+fn an_old_version_that_is_spoiled_holds_up_no_new_one() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let registries = registries(data_dir.path(), settings());
+    let build = |day: i64| {
+        let now = at("2025-06-02T00:00:00Z").plus_seconds(day * 86_400);
+        registries.build(town().registry(), now).unwrap()
+    };
+    build(0);
+    build(1);
+    let path = registries.pull(CARRIER, 0).path.unwrap();
+    let first = path.to_str().unwrap().replace("2.registry", "1.registry");
+    assert_ne!(path.to_str().unwrap(), first);
+    fs::write(&first, "spoiled").unwrap();
+    assert_eq!(build(2).failed, 0);
+    let forms = [1, 2].map(|have| registries.pull(CARRIER, have).form);
+    assert_eq!(forms, [RegistryForm::Full, RegistryForm::Delta]);
+}
+
 fn files_past_their_bytes_go_from_the_oldest_but_never_the_newest() {
     let data_dir = tempfile::tempdir().unwrap();
     let registries = registries(data_dir.path(), KitSettings { bytes_max: 1_500, ..settings() });
