@@ -37,6 +37,7 @@ use crate::device::{Asked, Begun, Detail, Device, HolderRegistry, Journey, Life,
 use crate::files::Files;
 use crate::link::lane::AskError;
 use crate::link::message::{Cancel, CheckResult, Hello, Rules, Welcome};
+use crate::link::transport::VERSION;
 use crate::queue::{QueueError, Recovered, TripQueue};
 use crate::random::Random;
 use crate::store::RegistryStore;
@@ -54,8 +55,6 @@ pub mod upload;
 pub const TAPS_WAITING_MAX: usize = 64;
 /// Checks in a row without an answer after which the device does not wait for the server.
 pub const SILENT_CHECKS_MAX: u32 = 3;
-/// The version of the messages that this device speaks.
-const VERSION: u16 = 1;
 /// What is kept to before the server has said anything.
 const RULES: Rules = Rules { passback_seconds: 420, grace_hours: 0 };
 const RECONNECT: Backoff = Backoff::new(1_000, 60_000);
