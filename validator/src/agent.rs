@@ -171,6 +171,11 @@ impl<S: RegistryStore> Agent<S> {
                 self.handle_tap(tap, journey, now, begin);
             }
             Event::Uploaded(answer) => self.handle_uploaded(answer, now),
+            Event::Ticket { tap, text, journey } => {
+                self.handle_tap(tap, journey, now, |device, journey| {
+                    device.begin_ticket(&text, journey, now)
+                });
+            }
         }
     }
 

@@ -157,15 +157,19 @@ fn serve(settings: Checked) -> Result<(), String> {
                 let _unseen = events.try_send(local::shown_json(&shown).to_string());
             }
         });
-        tokio::spawn(take_commands(requests, lines));
+        let commands = tokio::spawn(take_commands(requests, lines));
         run::run(agent, (dialer, server, wall), incoming, show).await;
         drop(writer);
-        Ok(())
+        commands.await.map_err(|error| error.to_string())?
     })
 }
 
-/// Ends, and with it the device, when the input does.
-async fn take_commands(requests: mpsc::Sender<run::Request>, lines: mpsc::Sender<String>) {
+/// Ends, and with it the device, when the input does, or when nobody takes the output: without a
+/// reader of the answers nobody is there to open the door.
+async fn take_commands(
+    requests: mpsc::Sender<run::Request>,
+    lines: mpsc::Sender<String>,
+) -> Result<(), String> {
     let (sender, mut commands) = mpsc::channel(1);
     std::thread::spawn(move || {
         let mut input = std::io::stdin().lock();
@@ -176,12 +180,18 @@ async fn take_commands(requests: mpsc::Sender<run::Request>, lines: mpsc::Sender
         }
     });
     let places = Arc::new(Semaphore::new(COMMANDS_MAX));
-    while let Some(line) = commands.recv().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+    loop {
+        let line = tokio::select! {
+            biased;
+            () = lines.closed() => return Err("the standard output is closed".to_owned()),
+            line = commands.recv() => line,
+        };
+        let Some(line) = line else { return Ok(()) };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
         let (requests, lines) = (requests.clone(), lines.clone());
         tokio::spawn(async move {
             let answer = local::answer(&line, &requests).await;
-            // Without a reader of the answers nobody is there to open the door.
+            // The device ends where the lines do.
             let _unread = lines.send(answer.to_string()).await;
             drop(place);
         });

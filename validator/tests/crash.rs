@@ -155,3 +155,17 @@ fn what_a_killed_agent_granted_is_in_its_queue_once() {
     }
     assert!(granted.len() as u64 > ROUNDS * TAPS_OF_ROUND / 4, "{}", granted.len());
 }
+
+/// An agent whose output nobody reads any more went on granting.
+#[test]
+fn an_agent_ends_when_its_output_breaks() {
+    let home = tempfile::tempdir().unwrap();
+    prepare(home.path());
+    let mut agent = start(home.path());
+    drop(agent.stdout.take());
+    let mut input = agent.stdin.take().unwrap();
+    writeln!(input, r#"{{"id":1,"do":"status"}}"#).unwrap();
+    // The input stays open: without the end of the agent this waits for ever.
+    assert_eq!(agent.wait().unwrap().code(), Some(1));
+    drop(input);
+}

@@ -70,6 +70,15 @@ pub enum Event {
         journey: Journey,
     },
     /// The answer to [`Action::Upload`].
+    /// A signed ticket that needs no card was shown.
+    Ticket {
+        /// What the answer will name.
+        tap: TapId,
+        /// The text of its code.
+        text: String,
+        /// What for.
+        journey: Journey,
+    },
     Uploaded(Result<TripResults, AskError>),
 }
 

@@ -22,6 +22,7 @@
 //! {"id":3,"granted":false,"error":"the disk is full"}
 //! {"id":4,"linked":true,"registry_version":7,"registry_valid":true,"valid_until_ms":1748995200000,"trips_waiting":0,"full":null,"clock_offset_ms":-12}
 //! {"id":5,"done":true}
+//! {"id":6,"error":"the command cannot be understood"}
 //! ```
 //!
 //! A passenger may pass only on `granted: true`; the trip is on the disk then. `error` means that the
@@ -85,7 +86,7 @@ pub fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
     // Why it cannot be read is not told: the text might hold a card.
     let Ok(Line { id, command }) = serde_json::from_slice(line) else {
-        return json!({"error": "the command cannot be understood"});
+        return not_understood(line);
     };
     let mut answer = match command {
         Command::Board { card, ticket, journey } => {
@@ -95,8 +96,7 @@ pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
             tapped(requests, |answer| Request::Tap { card, journey, answer }).await
         }
         Command::Ticket { text, journey } => {
-            let card = Card::Qr(text);
-            tapped(requests, |answer| Request::Tap { card, journey, answer }).await
+            tapped(requests, |answer| Request::Ticket { text, journey, answer }).await
         }
         Command::Status => {
             let (sender, status) = oneshot::channel();
@@ -117,6 +117,19 @@ pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
 
 /// What is shown, as a line.
 pub fn shown_json(shown: &Shown) -> Value {
+/// Why it cannot be read is not told: the text might hold a card.
+fn not_understood(line: &[u8]) -> Value {
+    #[derive(Deserialize)]
+    struct Identified {
+        id: u64,
+    }
+    let error = "the command cannot be understood";
+    match serde_json::from_slice(line) {
+        Ok(Identified { id }) => json!({"id": id, "error": error}),
+        Err(_) => json!({"error": error}),
+    }
+}
+
     match shown {
         Shown::NoLink(error) => json!({"event": "no_link", "reason": error.to_string()}),
         Shown::Notice(notice) => match notice {
@@ -225,6 +238,27 @@ mod tests {
             assert_eq!(serde_json::from_str::<Line>(text).is_ok(), good, "{text}");
         };
         check(r#"{"id":1,"do":"tap","card":{"mifare_uid":"04"},"journey":{"service":1}}"#, true);
+    #[tokio::test]
+    async fn what_cannot_be_understood_is_answered_by_its_id() {
+        let (requests, _nobody) = mpsc::channel(1);
+        let error = "the command cannot be understood";
+        let answered = answer(br#"{"id":7,"do":"erase"}"#, &requests).await;
+        assert_eq!(answered, json!({"id": 7, "error": error}));
+        let answered = answer(br#"{"id":7,"do":"#, &requests).await;
+        assert_eq!(answered, json!({"error": error}));
+    }
+
+    /// A text that is no ticket was tapped like a card, and granted where it was one.
+    #[tokio::test]
+    async fn a_ticket_is_no_card() {
+        let (requests, mut asked) = mpsc::channel(1);
+        let line = br#"{"id":1,"do":"ticket","text":"9645010000000019","journey":{"service":1}}"#;
+        // Dropped unanswered: the command is answered then.
+        let is_ticket = async { matches!(asked.recv().await, Some(Request::Ticket { .. })) };
+        let (_, is_ticket) = tokio::join!(answer(line, &requests), is_ticket);
+        assert!(is_ticket);
+    }
+
         check(
             r#"{"id":1,"do":"board","card":{"hash_pan":{"key_id":"1","hash":"ab"}},"journey":{"service":1}}"#,
             true,

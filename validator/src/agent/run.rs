@@ -76,6 +76,15 @@ pub enum Request {
 
 /// How a device is.
 #[derive(Clone, Debug)]
+    /// A signed ticket that needs no card was shown.
+    Ticket {
+        /// The text of its code.
+        text: String,
+        /// What for.
+        journey: Journey,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Outcome, TapError>>,
+    },
 pub struct Status {
     /// Whether there is a link.
     pub linked: bool,
@@ -208,6 +217,10 @@ impl<S: RegistryStore> Runner<S> {
                 };
                 // Who asked may have gone.
                 let _gone = answer.send(status);
+            Request::Ticket { text, journey, answer } => {
+                let tap = self.next_tap(answer);
+                self.agent.handle(Event::Ticket { tap, text, journey }, now);
+            }
             }
         }
     }
