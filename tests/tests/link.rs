@@ -288,6 +288,28 @@ fn a_connected_device_is_revoked_without_the_files_of_the_authority() {
     });
 }
 
+/// Only the first address of a server was tried: by `localhost` it was often the wrong one.
+#[test]
+fn a_server_is_found_at_any_of_its_addresses() {
+    run(async {
+        let stage = Stage::set(&[]);
+        let hello = hello(2);
+        let mistaken = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, stage.quic().port()));
+        let server_name = tests::devices::SERVER_NAME;
+        let call =
+            Call { server: mistaken, server_name, hello: &hello, check: None, patience: PATIENCE };
+        let dialer = stage.depot.dialer(2);
+        assert!(dialer.connect(call).await.is_err());
+        let connected = dialer.connect_any(&[mistaken, stage.quic()], call).await.unwrap();
+        assert!(check_code(&connected.link, 1, "AAABBBCCC").await.is_ok());
+        // A device that is bound to no address reaches either kind.
+        let anywhere = Dialer::bind_any(stage.depot.identity(3)).unwrap();
+        let hello = tests::devices::hello(3);
+        let call = Call { server: stage.quic(), hello: &hello, ..call };
+        assert!(anywhere.connect(call).await.is_ok());
+    });
+}
+
 #[test]
 fn an_excluded_organization_is_served_no_more() {
     run(async {

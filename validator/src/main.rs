@@ -2,7 +2,7 @@
 //! (see [`validator::agent::local`]).
 
 use std::io::Write;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -144,8 +144,11 @@ fn serve(settings: Checked) -> Result<(), String> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(async {
-        let bind = bind.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
-        let dialer = Dialer::bind(bind, identity).map_err(|error| error.to_string())?;
+        let dialer = match bind {
+            Some(bind) => Dialer::bind(bind, identity),
+            None => Dialer::bind_any(identity),
+        };
+        let dialer = dialer.map_err(|error| error.to_string())?;
         let (requests, incoming) = mpsc::channel(COMMANDS_MAX);
         let (show, mut shown) = mpsc::channel(LINES_MAX);
         let (lines, written) = mpsc::channel(LINES_MAX);

@@ -8,7 +8,7 @@
 //! answer is read; a validator has a few readers, and a second thread would only move the waiting.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,10 @@ const INBOX_MAX: usize = 1_024;
 /// What is taken before the disk is synced.
 const GROUP_MAX: usize = 64;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long each address has where a server has several.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
+/// Addresses of a server that are tried.
+const ADDRESSES_MAX: usize = 4;
 const PING_PATIENCE: Duration = Duration::from_secs(2);
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
 const PULL_PATIENCE: Duration = Duration::from_secs(30);
@@ -72,10 +76,6 @@ pub enum Request {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Outcome, TapError>>,
     },
-}
-
-/// How a device is.
-#[derive(Clone, Debug)]
     /// A signed ticket that needs no card was shown.
     Ticket {
         /// The text of its code.
@@ -85,6 +85,10 @@ pub enum Request {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Outcome, TapError>>,
     },
+}
+
+/// How a device is.
+#[derive(Clone, Debug)]
 pub struct Status {
     /// Whether there is a link.
     pub linked: bool,
@@ -121,6 +125,7 @@ pub async fn run<S: RegistryStore>(
         clock,
         dialer,
         server,
+        reached: None,
         inbox,
         shown,
         taps: HashMap::new(),
@@ -166,6 +171,8 @@ struct Runner<S: RegistryStore> {
     clock: Clock,
     dialer: Dialer,
     server: Server,
+    /// Where the server was found last.
+    reached: Option<IpAddr>,
     inbox: mpsc::Sender<Incoming>,
     shown: mpsc::Sender<Shown>,
     taps: HashMap<TapId, oneshot::Sender<Result<Outcome, TapError>>>,
@@ -206,6 +213,10 @@ impl<S: RegistryStore> Runner<S> {
                 let tap = self.next_tap(answer);
                 self.agent.handle(Event::Tap { tap, card, journey }, now);
             }
+            Request::Ticket { text, journey, answer } => {
+                let tap = self.next_tap(answer);
+                self.agent.handle(Event::Ticket { tap, text, journey }, now);
+            }
             Request::Sync => self.agent.handle(Event::Sync, now),
             Request::Status(answer) => {
                 let status = Status {
@@ -217,10 +228,6 @@ impl<S: RegistryStore> Runner<S> {
                 };
                 // Who asked may have gone.
                 let _gone = answer.send(status);
-            Request::Ticket { text, journey, answer } => {
-                let tap = self.next_tap(answer);
-                self.agent.handle(Event::Ticket { tap, text, journey }, now);
-            }
             }
         }
     }
@@ -244,6 +251,7 @@ impl<S: RegistryStore> Runner<S> {
                 let (lanes, pushes) = *connected;
                 let welcome = Box::new(lanes.link.welcome().clone());
                 let connection = lanes.link.connection().clone();
+                self.reached = Some(connection.remote_address().ip().to_canonical());
                 self.link = Some(Arc::new(lanes));
                 self.spawn(|out| async move {
                     connection.closed().await;
@@ -288,9 +296,9 @@ impl<S: RegistryStore> Runner<S> {
     }
 
     fn connect(&mut self, hello: Hello) {
-        let (dialer, server) = (self.dialer.clone(), self.server.clone());
+        let (dialer, server, reached) = (self.dialer.clone(), self.server.clone(), self.reached);
         self.spawn(|out| async move {
-            let what = match connect(&dialer, &server, &hello).await {
+            let what = match connect(&dialer, &server, &hello, reached).await {
                 Ok(connected) => What::Connected(Box::new(connected)),
                 Err(error) => What::NoLink(error),
             };
@@ -371,25 +379,22 @@ impl Out {
     }
 }
 
+/// Tries all addresses of the server in turn, that which was `reached` before first.
 async fn connect(
     dialer: &Dialer,
     server: &Server,
     hello: &Hello,
+    reached: Option<IpAddr>,
 ) -> Result<(Lanes, Pushes), ConnectError> {
     let found = tokio::time::timeout(CONNECT_PATIENCE, tokio::net::lookup_host(&server.address));
     let found = found.await.map_err(|_| ConnectError::TimedOut)?.map_err(|_| ConnectError::Lost)?;
-    let local_is_v6 = dialer.endpoint().local_addr().is_ok_and(|local| local.is_ipv6());
-    let mut found: Vec<SocketAddr> = found.collect();
-    found.sort_by_key(|address| address.is_ipv6() != local_is_v6);
-    let address = found.first().copied().ok_or(ConnectError::Lost)?;
-    let call = Call {
-        server: address,
-        server_name: &server.name,
-        hello,
-        check: None,
-        patience: CONNECT_PATIENCE,
-    };
-    let Connected { link, pushes, .. } = dialer.connect(call).await?;
+    let mut found: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
+    found.sort_by_key(|address| Some(address.ip()) != reached);
+    let patience = if found.len() > 1 { ADDRESS_PATIENCE } else { CONNECT_PATIENCE };
+    let server_name = &server.name;
+    let first = found.first().copied().ok_or(ConnectError::Lost)?;
+    let call = Call { server: first, server_name, hello, check: None, patience };
+    let Connected { link, pushes, .. } = dialer.connect_any(&found, call).await?;
     let bulk = link.open_lane().await.map_err(ConnectError::Hello)?;
     Ok((Lanes { link, bulk }, pushes))
 }
