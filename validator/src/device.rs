@@ -398,7 +398,7 @@ impl<R: HolderRegistry> Device<R> {
             ticket: journey.ticket.clone(),
             tx: None,
         };
-        Entry { trip, confirm: None, with_companion: false, renumbered: 0 }
+        Entry { trip, confirm: None, with_companion: false, renumbered: 0, refusal: None }
     }
 }
 

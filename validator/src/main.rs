@@ -136,6 +136,10 @@ fn serve(settings: Checked) -> Result<(), String> {
     let seed = now.wall_ms.unsigned_abs() ^ config.terminal.rotate_left(32);
     let opened = Agent::open(config, Arc::new(files), store, (seed, now));
     let (agent, recovered) = opened.map_err(|error| at(&error))?;
+    if recovered.unread_files > 0 {
+        let files = recovered.unread_files;
+        eprintln!("eligo-validator: {files} files of trips cannot be read; they stay on the disk");
+    }
     if recovered.spoiled > 0 || recovered.numbers_lost {
         eprintln!(
             "eligo-validator: the disk has lost data: {} trips cannot be read",

@@ -9,6 +9,7 @@ use crate::link::message::{
     TripBatch, TripResults, Welcome,
 };
 use crate::queue::QueueError;
+use crate::queue::segment::Refusal;
 
 /// What happens to an agent.
 #[derive(Debug)]
@@ -69,7 +70,6 @@ pub enum Event {
         /// What for.
         journey: Journey,
     },
-    /// The answer to [`Action::Upload`].
     /// A signed ticket that needs no card was shown.
     Ticket {
         /// What the answer will name.
@@ -79,6 +79,7 @@ pub enum Event {
         /// What for.
         journey: Journey,
     },
+    /// The answer to [`Action::Upload`].
     Uploaded(Result<TripResults, AskError>),
 }
 
@@ -186,9 +187,11 @@ pub enum Notice {
         /// How many.
         trips: usize,
     },
-    /// The server will not take a trip; it was given up after several numbers.
-    TripUnresolved {
+    /// The server will not take a trip; it was put aside.
+    TripRefused {
         /// Its number.
         seq: u64,
+        /// Why.
+        reason: Refusal,
     },
 }

@@ -20,7 +20,7 @@
 //! {"id":1,"granted":true,"verdict":"GRANT","mode":"online","seq":41,"category":10,"discount":100,"to_pay":0,"companion":false,"registry_version":7}
 //! {"id":2,"granted":false,"verdict":"DENY_NO_RIGHT","mode":"offline","reason":"there is no ticket"}
 //! {"id":3,"granted":false,"error":"the disk is full"}
-//! {"id":4,"linked":true,"registry_version":7,"registry_valid":true,"valid_until_ms":1748995200000,"trips_waiting":0,"full":null,"clock_offset_ms":-12}
+//! {"id":4,"linked":true,"registry_version":7,"registry_valid":true,"valid_until_ms":1748995200000,"trips_waiting":0,"trips_refused":0,"files_unreadable":0,"full":null,"clock_offset_ms":-12}
 //! {"id":5,"done":true}
 //! {"id":6,"error":"the command cannot be understood"}
 //! ```
@@ -28,7 +28,10 @@
 //! A passenger may pass only on `granted: true`; the trip is on the disk then. `error` means that the
 //! device needs help, or the command is wrong. What happens besides comes without an `id`:
 //! `{"event":"link_up"}`, `link_down`, `no_link`, `registry_installed`, `registry_refused`,
-//! `trips_reported`, `trips_renumbered`, `trip_unresolved`, `disk_failed`.
+//! `trips_reported`, `trips_renumbered`, `trip_refused`, `disk_failed`; they may be dropped where
+//! nobody reads, what counts is in the status. `trips_refused` of it are trips that the server will
+//! not take, put aside in the file `refused-trips`; `files_unreadable` counts files of trips that the
+//! disk does not give back. Either needs a person.
 
 use std::io::{self, BufRead, Read};
 
@@ -84,7 +87,6 @@ pub fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 
 /// Does what a line says, and tells what to answer.
 pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
-    // Why it cannot be read is not told: the text might hold a card.
     let Ok(Line { id, command }) = serde_json::from_slice(line) else {
         return not_understood(line);
     };
@@ -115,8 +117,6 @@ pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
     answer
 }
 
-/// What is shown, as a line.
-pub fn shown_json(shown: &Shown) -> Value {
 /// Why it cannot be read is not told: the text might hold a card.
 fn not_understood(line: &[u8]) -> Value {
     #[derive(Deserialize)]
@@ -130,6 +130,8 @@ fn not_understood(line: &[u8]) -> Value {
     }
 }
 
+/// What is shown, as a line.
+pub fn shown_json(shown: &Shown) -> Value {
     match shown {
         Shown::NoLink(error) => json!({"event": "no_link", "reason": error.to_string()}),
         Shown::Notice(notice) => match notice {
@@ -148,7 +150,9 @@ fn not_understood(line: &[u8]) -> Value {
             Notice::TripsRenumbered { trips } => {
                 json!({"event": "trips_renumbered", "trips": trips})
             }
-            Notice::TripUnresolved { seq } => json!({"event": "trip_unresolved", "seq": seq}),
+            Notice::TripRefused { seq, reason } => {
+                json!({"event": "trip_refused", "seq": seq, "reason": reason})
+            }
         },
     }
 }
@@ -210,6 +214,8 @@ fn status_json(status: &Status) -> Value {
         "registry_valid": status.registry.is_some_and(|(_, valid)| valid),
         "valid_until_ms": life.map(|life| life.valid_until_ms),
         "trips_waiting": status.trips_waiting,
+        "trips_refused": status.trips_refused,
+        "files_unreadable": status.files_unreadable,
         "full": status.full,
         "clock_offset_ms": status.clock_offset_ms,
     })
@@ -232,12 +238,6 @@ mod tests {
         assert_eq!(lines, [b"abc\n".to_vec(), Vec::new(), b"last".to_vec()]);
     }
 
-    #[test]
-    fn commands_are_read() {
-        let check = |text: &str, good: bool| {
-            assert_eq!(serde_json::from_str::<Line>(text).is_ok(), good, "{text}");
-        };
-        check(r#"{"id":1,"do":"tap","card":{"mifare_uid":"04"},"journey":{"service":1}}"#, true);
     #[tokio::test]
     async fn what_cannot_be_understood_is_answered_by_its_id() {
         let (requests, _nobody) = mpsc::channel(1);
@@ -259,6 +259,12 @@ mod tests {
         assert!(is_ticket);
     }
 
+    #[test]
+    fn commands_are_read() {
+        let check = |text: &str, good: bool| {
+            assert_eq!(serde_json::from_str::<Line>(text).is_ok(), good, "{text}");
+        };
+        check(r#"{"id":1,"do":"tap","card":{"mifare_uid":"04"},"journey":{"service":1}}"#, true);
         check(
             r#"{"id":1,"do":"board","card":{"hash_pan":{"key_id":"1","hash":"ab"}},"journey":{"service":1}}"#,
             true,

@@ -96,6 +96,10 @@ pub struct Status {
     pub registry: Option<(Life, bool)>,
     /// Trips that the server does not have yet.
     pub trips_waiting: usize,
+    /// Trips that the server will not take; a person must look at them.
+    pub trips_refused: usize,
+    /// Files of trips that cannot be read; a person must look at the disk.
+    pub files_unreadable: usize,
     /// Why nothing can be granted, if so.
     pub full: Option<String>,
     /// The device's clock minus the server's.
@@ -223,6 +227,8 @@ impl<S: RegistryStore> Runner<S> {
                     linked: self.agent.is_linked(),
                     registry: self.agent.registry(now),
                     trips_waiting: self.agent.trips_waiting(),
+                    trips_refused: self.agent.trips_refused(),
+                    files_unreadable: self.agent.files_unreadable(),
                     full: self.agent.check_room(now).err().map(|error| error.to_string()),
                     clock_offset_ms: self.agent.clock_offset_ms(now),
                 };
