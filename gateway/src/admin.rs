@@ -211,11 +211,19 @@ impl Administration {
             Err(error) => return error.response(),
         };
         let revoke = move || {
-            let revoked = link.trust.revoke(whom)?;
+            let connected = match whom {
+                Revoked::Serial(_) => None,
+                Revoked::Terminal(terminal) => link.fleet.serial_of(terminal),
+            };
+            let revoked = link.trust.revoke(whom, connected);
             link.fleet.close_revoked(&link.trust);
-            Ok::<_, io::Error>(revoked)
+            revoked
         };
         match tokio::task::spawn_blocking(revoke).await {
+            Ok(Ok(0)) => {
+                let unknown = json!({ "message": "no certificate of this terminal is known here" });
+                answer(StatusCode::NOT_FOUND, unknown)
+            }
             Ok(Ok(certificates)) => {
                 tracing::info!(certificates, "certificates were revoked");
                 answer(StatusCode::OK, json!({ "certificates": certificates }))

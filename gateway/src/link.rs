@@ -7,7 +7,7 @@
 //! | [`stream`], [`batch`] | what arrived on a stream is read, answered and written together |
 //! | [`settle`], [`jobs`] | answers that come later |
 //! | [`session`], [`budget`] | what a connection is allowed, and what it has used of it |
-//! | [`fleet`] | who is connected; pushes to everybody; refusals of who was revoked |
+//! | [`fleet`], [`push`] | who is connected; pushes to everybody; refusals of who was revoked |
 //! | [`kit`] | holder registries and blocks |
 //! | [`metrics`], [`limits`] | figures and limits |
 //!
@@ -45,6 +45,7 @@ pub mod jobs;
 pub mod kit;
 pub mod limits;
 pub mod metrics;
+pub mod push;
 pub mod server;
 pub mod session;
 pub mod settle;

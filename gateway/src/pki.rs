@@ -1,8 +1,9 @@
 //! Certificates of the validators' link: who may speak as which terminal.
 //!
 //! One authority signs the certificates of servers and devices. Everything is plain files in one
-//! directory; the server needs of them its own certificate and key, the authority's certificate and
-//! the list of revoked serial numbers, so that the authority's key can be kept elsewhere.
+//! directory; the server needs of them its own certificate and key, the authority's certificate, the
+//! list of revoked serial numbers, and `issued` to revoke a terminal that is not connected. The
+//! authority's key and those of devices can be kept elsewhere.
 //!
 //! | file | what it is | who writes it |
 //! |---|---|---|

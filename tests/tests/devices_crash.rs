@@ -3,7 +3,8 @@
 //!
 //! Promised: every tap that the device has granted is one accepted trip on the server, once, and is
 //! paid for once; nothing is there that nobody tapped. Every tap here is at a stop of its own, with
-//! a right in every version: nothing excuses a disputed or rejected trip.
+//! a right in every version: nothing excuses a disputed or rejected trip. The server has exactly as
+//! many trips as the device has recorded: a claim leaves out what was recorded twice.
 //! `ELIGO_CRASH_SEED` repeats the choices of a run, though not its timing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -19,6 +20,9 @@ use serde_json::{Value, json};
 use tests::agent::{Agent, Shelved};
 use tests::carrier::{BUS, Carrier, TRAIN, V1, code, ride};
 use tests::seed;
+use validator::files::Files;
+use validator::files::directory::Directory;
+use validator::queue::segment::{Contents, Segment};
 
 const ROUNDS: u32 = 50;
 const NOW: &str = "2025-06-02T10:00:00Z";
@@ -111,6 +115,17 @@ impl Street {
         self.is_up = false;
     }
 
+    /// The stops of all trips on the disk of the device, which is switched off; none of them is older
+    /// than what it keeps.
+    fn recorded(&mut self, taps: &mut Taps) -> Vec<String> {
+        self.kill_agent(taps);
+        let files = Directory::take(&self.device.data_dir.join("state")).unwrap();
+        let names = files.list().unwrap();
+        let segments = names.iter().filter(|name| Segment::is_name(name));
+        let contents = segments.map(|name| Contents::read(&files, name).unwrap());
+        contents.flat_map(|file| file.entries).map(|entry| entry.trip.from_stop).collect()
+    }
+
     fn silence(&self, millis: u64) {
         let id = self.carrier.server.process_id().to_string();
         let signal = |name: &str| Command::new("kill").args([name, &id]).status().unwrap();
@@ -167,6 +182,7 @@ fn every_grant_of_a_device_is_one_trip_whatever_is_killed() {
     }
     street.kill_agent(&mut taps);
     street.start().wait_reported();
+    let recorded = street.recorded(&mut taps);
     let claim = street.carrier.claim();
     let mut paid = BTreeSet::new();
     for line in street.carrier.lines(&claim) {
@@ -176,6 +192,12 @@ fn every_grant_of_a_device_is_one_trip_whatever_is_killed() {
     }
     let lost: Vec<&String> = taps.granted.difference(&paid).collect();
     assert!(lost.is_empty(), "seed {seed}: {lost:?}");
+    assert_eq!(recorded.iter().collect::<BTreeSet<_>>(), paid.iter().collect(), "seed {seed}");
+    assert_eq!(recorded.len(), paid.len(), "seed {seed}: the device has recorded a trip twice");
+    let metrics = street.carrier.server.metrics();
+    let known = metrics.lines().find_map(|line| line.strip_prefix("eligo_trips "));
+    let known: usize = known.unwrap().trim().parse().unwrap();
+    assert_eq!(known, recorded.len(), "seed {seed}: the server has recorded another number");
     let (tapped, granted) = (taps.tapped.len(), taps.granted.len());
     println!("{tapped} taps, {granted} told as granted, {} of them online", taps.online);
     println!("{} trips", paid.len());

@@ -181,7 +181,8 @@ fn devices_get_what_their_cards_may() {
     let today = Day::parse("2025-06-02").unwrap();
     let ask = |digest: Result<Digest, _>, service, day: Day| {
         let digest: Result<Digest, engine::identifier::IdentifierError> = digest;
-        let right = registries.right((CARRIER, 1), &digest.unwrap(), service, day).unwrap();
+        let file = registries.file(CARRIER, 1).unwrap();
+        let right = file.right(&digest.unwrap(), service, day).unwrap();
         match right {
             Entitlement::NoRight => "no right".to_string(),
             Entitlement::Unknown => "unknown".to_string(),
@@ -215,7 +216,7 @@ fn devices_get_what_their_cards_may() {
     for unknown in ["BLOCKED", "CLOSED", "NOBODY"] {
         check(key.client_code(unknown), BUS, "unknown");
     }
-    assert!(registries.right((CARRIER, 2), &Digest([0; 16]), BUS, today).is_err());
+    assert!(registries.file(CARRIER, 2).is_err());
     assert_eq!(registries.newest(OrganizationId(2)), None);
     assert_eq!(registries.pull(OrganizationId(2), 0).form, RegistryForm::None);
 }
@@ -270,10 +271,10 @@ fn s2_a_device_is_brought_up_to_date() {
     // Version 3 is gone, 4 is kept to judge trips by; whoever is blocked since 6 was not in 5.
     let uid = keys().identifiers.mifare_uid("04BCD4C2E05C80").unwrap();
     let today = Day::parse("2025-06-02").unwrap();
-    let right = |version| world.right((CARRIER, version), &uid, BUS, today);
-    assert!(right(3).is_err());
-    assert!(matches!(right(5), Ok(Entitlement::Right(_))));
-    assert!(matches!(right(6), Ok(Entitlement::Unknown)));
+    let right = |version| world.file(CARRIER, version).unwrap().right(&uid, BUS, today).unwrap();
+    assert!(world.file(CARRIER, 3).is_err());
+    assert!(matches!(right(5), Entitlement::Right(_)));
+    assert_eq!(right(6), Entitlement::Unknown);
     assert!(fs::read_dir(data_dir.path().join("registries/1")).unwrap().count() <= 4 + 2);
 }
 
@@ -325,6 +326,26 @@ fn an_organization_without_a_file_holds_up_no_other() {
     let report = registries.build(registrar.registry(), at("2025-06-02T00:00:00Z")).unwrap();
     assert_eq!((report.organizations, report.failed), (1, 1));
     assert_eq!((registries.newest(CARRIER), registries.newest(OrganizationId(3))), (None, Some(1)));
+}
+
+/// One old version that could not be read kept the carrier from every newer one.
+#[test]
+fn an_old_version_that_is_spoiled_holds_up_no_new_one() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let registries = registries(data_dir.path(), settings());
+    let build = |day: i64| {
+        let now = at("2025-06-02T00:00:00Z").plus_seconds(day * 86_400);
+        registries.build(town().registry(), now).unwrap()
+    };
+    build(0);
+    build(1);
+    let path = registries.pull(CARRIER, 0).path.unwrap();
+    let first = path.to_str().unwrap().replace("2.registry", "1.registry");
+    assert_ne!(path.to_str().unwrap(), first);
+    fs::write(&first, "spoiled").unwrap();
+    assert_eq!(build(2).failed, 0);
+    let forms = [1, 2].map(|have| registries.pull(CARRIER, have).form);
+    assert_eq!(forms, [RegistryForm::Full, RegistryForm::Delta]);
 }
 
 #[test]

@@ -269,6 +269,47 @@ fn a_revoked_device_is_disconnected_at_once_and_stays_out() {
     });
 }
 
+/// A revocation by terminal looked the terminal up in the authority's file `issued` alone: on a
+/// server without that file it revoked nothing and answered 200.
+#[test]
+fn a_connected_device_is_revoked_without_the_files_of_the_authority() {
+    run(async {
+        let stage = Stage::set(&[]);
+        std::fs::remove_file(std::path::Path::new(&stage.depot.path()).join("issued")).unwrap();
+        let Connected { link, .. } = stage.connect(2).await;
+        let answer = stage.server.administer("/admin/revoke", r#"{"terminal":2}"#);
+        assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"certificates":1}"#));
+        assert_eq!(closed(&link).await, Some(CloseCode::Refused));
+        assert!(is_refused(&stage.refused(2).await));
+        // Of who is not connected the server knows nothing then, and says so.
+        let unknown = stage.server.administer("/admin/revoke", r#"{"terminal":3}"#);
+        assert_eq!(unknown.status, 404, "{unknown:?}");
+        assert!(check_code(&stage.connect(3).await.link, 1, "AAABBBCCC").await.is_ok());
+    });
+}
+
+/// Only the first address of a server was tried: by `localhost` it was often the wrong one.
+#[test]
+fn a_server_is_found_at_any_of_its_addresses() {
+    run(async {
+        let stage = Stage::set(&[]);
+        let hello = hello(2);
+        let mistaken = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, stage.quic().port()));
+        let server_name = tests::devices::SERVER_NAME;
+        let call =
+            Call { server: mistaken, server_name, hello: &hello, check: None, patience: PATIENCE };
+        let dialer = stage.depot.dialer(2);
+        assert!(dialer.connect(call).await.is_err());
+        let connected = dialer.connect_any(&[mistaken, stage.quic()], call).await.unwrap();
+        assert!(check_code(&connected.link, 1, "AAABBBCCC").await.is_ok());
+        // A device that is bound to no address reaches either kind.
+        let anywhere = Dialer::bind_any(stage.depot.identity(3)).unwrap();
+        let hello = tests::devices::hello(3);
+        let call = Call { server: stage.quic(), hello: &hello, ..call };
+        assert!(anywhere.connect(call).await.is_ok());
+    });
+}
+
 #[test]
 fn an_excluded_organization_is_served_no_more() {
     run(async {

@@ -149,6 +149,48 @@ fn only_what_changes_nothing_is_answered_early() {
     });
 }
 
+/// A device could have 256 registries on their way, as many as the whole fleet may, and read none.
+#[test]
+fn a_device_that_does_not_read_holds_one_pull() {
+    run(async {
+        let stage = Stage::set(&["--registry-build-at", "never"]);
+        // A registry larger than what may be under way unread.
+        assert_eq!(stage.server.import(&crowd(200_000)).status, 200);
+        assert_eq!(stage.server.administer("/admin/registry", "").status, 200);
+        let Connected { link, .. } = stage.connect(2).await;
+        let (offer, mut parts) = link.pull(0, PATIENCE).await.unwrap();
+        assert!(offer.bytes > 800 << 10, "{}", offer.bytes);
+        // A second one waits for the first as long as it says.
+        let mut stream = RawStream::open(link.connection()).await;
+        let mut again = Vec::new();
+        wire::push(&mut again, 1, 50, &RegistryPull { have: 0 });
+        stream.write(&again).await;
+        assert_eq!(stream.failure().await, FailureCode::Unavailable);
+        // Another device is served meanwhile, and this one goes on when it reads again.
+        let other = stage.connect(3).await;
+        assert!(other.link.pull(0, PATIENCE).await.is_ok());
+        let mut left = offer.bytes;
+        while left > 0 {
+            left -= parts.next(PATIENCE).await.unwrap().unwrap().len() as u64;
+        }
+        assert!(link.pull(0, PATIENCE).await.is_ok());
+    });
+}
+
+/// Holders with a right of fixture "F" to travel.
+fn crowd(count: u32) -> String {
+    let service = r#"{"kind":"service","id":1,"name":"Проезд","service_kind":"transport","categories":[{"category":20}]}"#;
+    let mut lines = format!("{service}\n");
+    for id in 0..count {
+        let id = 1_000_000 + id;
+        lines.push_str(&format!(
+            r#"{{"kind":"holder","id":{id},"region":"14","cards":[{{"type":"esk_nonfin","client_code":"C{id}"}}],"categories":[{{"category":20}}]}}"#
+        ));
+        lines.push('\n');
+    }
+    lines
+}
+
 #[test]
 fn a_first_check_travels_with_the_handshake() {
     run(async {

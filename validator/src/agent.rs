@@ -38,6 +38,7 @@ use crate::device::{Asked, Begun, Detail, Device, HolderRegistry, Journey, Life,
 use crate::files::Files;
 use crate::link::lane::AskError;
 use crate::link::message::{Cancel, CheckResult, Hello, Rules, Welcome};
+use crate::link::transport::VERSION;
 use crate::queue::{QueueError, Recovered, TripQueue};
 use crate::random::Random;
 use crate::store::RegistryStore;
@@ -55,8 +56,6 @@ pub mod upload;
 pub const TAPS_WAITING_MAX: usize = 64;
 /// Checks in a row without an answer after which the device does not wait for the server.
 pub const SILENT_CHECKS_MAX: u32 = 3;
-/// The version of the messages that this device speaks.
-const VERSION: u16 = 1;
 /// What is kept to before the server has said anything.
 const RULES: Rules = Rules { passback_seconds: 420, grace_hours: 0 };
 const RECONNECT: Backoff = Backoff::new(1_000, 60_000);
@@ -110,7 +109,8 @@ impl<S: RegistryStore> Agent<S> {
         (seed, now): (u64, Now),
     ) -> Result<(Agent<S>, Recovered), OpenError> {
         let facts = memory::read_facts(&*files)?;
-        let (queue, recovered) = TripQueue::open(Arc::clone(&files), now.wall_ms)?;
+        let clock = ServerClock::remembering(facts.as_ref().map_or(0, |f| f.clock_offset_ms));
+        let (queue, recovered) = TripQueue::open(Arc::clone(&files), clock.server_ms(now))?;
         let other = facts.as_ref().is_some_and(|facts| facts.terminal != config.terminal);
         if other && !queue.is_empty() {
             return Err(OpenError::OtherTerminal);
@@ -128,7 +128,7 @@ impl<S: RegistryStore> Agent<S> {
             registry,
             blocks,
             passback: Passback::default(),
-            clock: ServerClock::remembering(facts.as_ref().map_or(0, |f| f.clock_offset_ms)),
+            clock,
         };
         recovered.recent.iter().for_each(|entry| {
             device.passback.note(entry);
@@ -175,6 +175,11 @@ impl<S: RegistryStore> Agent<S> {
                 let begin = |device: &Device<_>, journey| device.begin(&card, journey, now);
                 self.handle_tap(tap, journey, now, begin);
             }
+            Event::Ticket { tap, text, journey } => {
+                self.handle_tap(tap, journey, now, |device, journey| {
+                    device.begin_ticket(&text, journey, now)
+                });
+            }
             Event::Uploaded(answer) => self.handle_uploaded(answer, now),
         }
     }
@@ -187,7 +192,7 @@ impl<S: RegistryStore> Agent<S> {
         if entries.is_empty() {
             return decided.into_iter().for_each(|(tap, outcome)| self.answer(tap, Ok(outcome)));
         }
-        match self.queue.append(entries, now.wall_ms) {
+        match self.queue.append(entries, self.device.clock.server_ms(now)) {
             Ok(mut numbers) => {
                 numbers.reverse();
                 for (tap, mut outcome) in decided {
@@ -263,9 +268,19 @@ impl<S: RegistryStore> Agent<S> {
         self.queue.len()
     }
 
+    /// Trips that the server will not take.
+    pub fn trips_refused(&self) -> usize {
+        self.queue.refused()
+    }
+
+    /// Files of trips that cannot be read.
+    pub fn files_unreadable(&self) -> usize {
+        self.queue.unreadable_files()
+    }
+
     /// Why the next grant could not be recorded, if so.
     pub fn check_room(&self, now: Now) -> Result<(), QueueError> {
-        self.queue.check_room(1, now.wall_ms)
+        self.queue.check_room(1, self.device.clock.server_ms(now))
     }
 
     /// The registry that it decides by, and whether that counts now.

@@ -163,12 +163,17 @@ impl<R: HolderRegistry> Device<R> {
         if let Card::Qr(text) = card
             && text.starts_with(ticket::PREFIX)
         {
-            return Begun::Decided(self.decide_by_ticket(text, journey, now));
+            return self.begin_ticket(text, journey, now);
         }
         match self.ask(card, journey, now) {
             Ok(asked) => self.begin_asked(asked),
             Err(outcome) => Begun::Decided(outcome),
         }
+    }
+
+    /// Begins with a signed ticket that needs no card; what is none is refused.
+    pub fn begin_ticket(&self, text: &str, journey: Journey, now: Now) -> Begun {
+        Begun::Decided(self.decide_by_ticket(text, journey, now))
     }
 
     /// Begins the control of a holder who must have a ticket and the right.
@@ -393,7 +398,7 @@ impl<R: HolderRegistry> Device<R> {
             ticket: journey.ticket.clone(),
             tx: None,
         };
-        Entry { trip, confirm: None, with_companion: false, renumbered: 0 }
+        Entry { trip, confirm: None, with_companion: false, renumbered: 0, refusal: None }
     }
 }
 

@@ -2,7 +2,7 @@
 //! (see [`validator::agent::local`]).
 
 use std::io::Write;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -136,6 +136,10 @@ fn serve(settings: Checked) -> Result<(), String> {
     let seed = now.wall_ms.unsigned_abs() ^ config.terminal.rotate_left(32);
     let opened = Agent::open(config, Arc::new(files), store, (seed, now));
     let (agent, recovered) = opened.map_err(|error| at(&error))?;
+    if recovered.unread_files > 0 {
+        let files = recovered.unread_files;
+        eprintln!("eligo-validator: {files} files of trips cannot be read; they stay on the disk");
+    }
     if recovered.spoiled > 0 || recovered.numbers_lost {
         eprintln!(
             "eligo-validator: the disk has lost data: {} trips cannot be read",
@@ -144,8 +148,11 @@ fn serve(settings: Checked) -> Result<(), String> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(async {
-        let bind = bind.unwrap_or_else(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
-        let dialer = Dialer::bind(bind, identity).map_err(|error| error.to_string())?;
+        let dialer = match bind {
+            Some(bind) => Dialer::bind(bind, identity),
+            None => Dialer::bind_any(identity),
+        };
+        let dialer = dialer.map_err(|error| error.to_string())?;
         let (requests, incoming) = mpsc::channel(COMMANDS_MAX);
         let (show, mut shown) = mpsc::channel(LINES_MAX);
         let (lines, written) = mpsc::channel(LINES_MAX);
@@ -157,15 +164,19 @@ fn serve(settings: Checked) -> Result<(), String> {
                 let _unseen = events.try_send(local::shown_json(&shown).to_string());
             }
         });
-        tokio::spawn(take_commands(requests, lines));
+        let commands = tokio::spawn(take_commands(requests, lines));
         run::run(agent, (dialer, server, wall), incoming, show).await;
         drop(writer);
-        Ok(())
+        commands.await.map_err(|error| error.to_string())?
     })
 }
 
-/// Ends, and with it the device, when the input does.
-async fn take_commands(requests: mpsc::Sender<run::Request>, lines: mpsc::Sender<String>) {
+/// Ends, and with it the device, when the input does, or when nobody takes the output: without a
+/// reader of the answers nobody is there to open the door.
+async fn take_commands(
+    requests: mpsc::Sender<run::Request>,
+    lines: mpsc::Sender<String>,
+) -> Result<(), String> {
     let (sender, mut commands) = mpsc::channel(1);
     std::thread::spawn(move || {
         let mut input = std::io::stdin().lock();
@@ -176,12 +187,18 @@ async fn take_commands(requests: mpsc::Sender<run::Request>, lines: mpsc::Sender
         }
     });
     let places = Arc::new(Semaphore::new(COMMANDS_MAX));
-    while let Some(line) = commands.recv().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+    loop {
+        let line = tokio::select! {
+            biased;
+            () = lines.closed() => return Err("the standard output is closed".to_owned()),
+            line = commands.recv() => line,
+        };
+        let Some(line) = line else { return Ok(()) };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return Ok(()) };
         let (requests, lines) = (requests.clone(), lines.clone());
         tokio::spawn(async move {
             let answer = local::answer(&line, &requests).await;
-            // Without a reader of the answers nobody is there to open the door.
+            // The device ends where the lines do.
             let _unread = lines.send(answer.to_string()).await;
             drop(place);
         });

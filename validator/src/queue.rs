@@ -7,7 +7,11 @@
 //! - A sequence number is never used for two trips, even where the end of a file was lost: numbers are
 //!   taken from a durably reserved range, and a restart skips the rest of it.
 //! - Nothing is dropped: at [`TRIPS_MAX`] trips, or when the oldest is [`AGE_DAYS_MAX`] days old, or
-//!   when the disk is full, `append` fails, and the device must refuse.
+//!   when the disk is full, `append` fails, and the device must refuse. What the server will not take
+//!   is put aside ([`refused`]). A file that cannot be read holds up no other: it stays where it is,
+//!   is counted, and tried again.
+//!
+//! All times are the server's: a device's own clock may be years behind at its start.
 //!
 //! # Why
 //! *Settling is not durable at once.* A trip that is sent again is a duplicate, which the server
@@ -18,13 +22,17 @@
 //!
 //! *A start begins a new file.* What a power cut left at the end of the last one is never written over.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
+use serde_bytes::ByteArray;
+
 use crate::files::{self, Files};
+use crate::queue::refused::Refused;
 use crate::queue::segment::{Contents, Entry, EntryError, MAGIC, Segment};
 
+pub mod refused;
 pub mod segment;
 
 /// Trips that the queue holds.
@@ -42,6 +50,8 @@ const ASIDE_FILES_MAX: usize = 16;
 /// Numbers skipped where the reservation was lost.
 const LOST_NUMBERS: u64 = 1 << 20;
 const MS_PER_DAY: i64 = 86_400_000;
+/// 2025-01-01: a trip from before was recorded while the clock was not set, and has no age.
+const CLOCK_SET_MS: i64 = 1_735_689_600_000;
 
 /// The queue; see the head of the module.
 pub struct TripQueue {
@@ -50,6 +60,9 @@ pub struct TripQueue {
     active: Option<Segment>,
     /// A file whose end may hold trips that were refused: it is cut before anything else is written.
     uncut: Option<Segment>,
+    refused: Refused,
+    /// Files that could not be read at the start.
+    unread_files: usize,
     next: u64,
     reserved: u64,
     pending: usize,
@@ -62,11 +75,24 @@ impl TripQueue {
         let mut sealed = VecDeque::new();
         let mut names = files.list().map_err(QueueError::from_disk)?;
         names.sort_unstable();
+        let refused = Refused::open(&*files).unwrap_or_else(|_unreadable| {
+            recovered.unread_files += 1;
+            Refused::default()
+        });
+        let mut renamed = BTreeMap::new();
         let mut last = None;
         for name in names.iter().filter(|name| Segment::is_name(name)) {
-            let (segment, contents) =
-                Segment::open(&*files, name).map_err(QueueError::from_disk)?;
+            last = last.max(Segment::first_of(name));
+            let Ok((mut segment, contents)) = Segment::open(&*files, name) else {
+                recovered.unread_files += 1;
+                continue;
+            };
             last = last.max(Some(segment.last));
+            segment.pending.retain(|seq, _| !refused.has(*seq));
+            for entry in contents.entries.iter().filter(|entry| entry.renumbered > 0) {
+                let newest = renamed.entry(entry.name()).or_insert(entry.trip.seq);
+                *newest = entry.trip.seq.max(*newest);
+            }
             recovered.note(contents, now_ms);
             sealed.push_back(segment);
         }
@@ -78,8 +104,18 @@ impl TripQueue {
             (None, None) => 1,
         };
         let pending = sealed.iter().map(|segment: &Segment| segment.pending.len()).sum();
-        let mut queue =
-            TripQueue { files, sealed, active: None, uncut: None, next, reserved: next, pending };
+        let mut queue = TripQueue {
+            files,
+            sealed,
+            active: None,
+            uncut: None,
+            refused,
+            unread_files: recovered.unread_files,
+            next,
+            reserved: next,
+            pending,
+        };
+        queue.settle_superseded(&renamed);
         queue.clean(now_ms);
         Ok((queue, recovered))
     }
@@ -128,6 +164,13 @@ impl TripQueue {
         self.pending = self.pending.saturating_sub(settled);
     }
 
+    /// The server will not take these trips: they are put aside, durably, and need not be sent again.
+    pub fn refuse(&mut self, entries: &[Entry]) -> Result<(), QueueError> {
+        self.refused.put(&*self.files, entries)?;
+        entries.iter().for_each(|entry| self.settle(entry.trip.seq));
+        Ok(())
+    }
+
     /// Makes numbers begin again at `next`, where that is further on: another device used this
     /// terminal's numbers up to there.
     pub fn skip_to(&mut self, next: u64) {
@@ -151,29 +194,47 @@ impl TripQueue {
         });
     }
 
-    /// Up to `trips_max` of the oldest trips that are not settled, with numbers above `after`.
-    pub fn pending(&self, after: u64, trips_max: usize) -> Result<Vec<Entry>, QueueError> {
-        let mut found = Vec::new();
-        for segment in self.segments() {
-            if found.len() >= trips_max {
+    /// Up to `trips_max` of the oldest trips that are not settled, with numbers above `after`. Those
+    /// in files that cannot be read now are passed over.
+    pub fn pending(&mut self, after: u64, trips_max: usize) -> Pending {
+        let mut found = Pending::default();
+        let segments = self.sealed.iter_mut().chain(&mut self.uncut).chain(&mut self.active);
+        for segment in segments {
+            let left = trips_max.saturating_sub(found.entries.len());
+            if left == 0 {
                 break;
             }
             if segment.pending.range(after.saturating_add(1)..).next().is_none() {
                 continue;
             }
-            let contents =
-                Contents::read(&*self.files, &segment.name).map_err(QueueError::from_disk)?;
-            let waiting = contents.entries.into_iter().filter(|entry| {
-                entry.trip.seq > after && segment.pending.contains_key(&entry.trip.seq)
-            });
-            found.extend(waiting.take(trips_max - found.len()));
+            let contents = Contents::read(&*self.files, &segment.name);
+            segment.unreadable = contents.is_err();
+            match contents {
+                Ok(contents) => {
+                    let waiting = contents.entries.into_iter().filter(|entry| {
+                        entry.trip.seq > after && segment.pending.contains_key(&entry.trip.seq)
+                    });
+                    found.entries.extend(waiting.take(left));
+                }
+                Err(error) => found.unreadable = Some(QueueError::from_disk(error)),
+            }
         }
-        Ok(found)
+        found
     }
 
     /// Trips that are not settled.
     pub fn len(&self) -> usize {
         self.pending
+    }
+
+    /// Trips that the server will not take.
+    pub fn refused(&self) -> usize {
+        self.refused.count()
+    }
+
+    /// Files that cannot be read.
+    pub fn unreadable_files(&self) -> usize {
+        self.unread_files + self.segments().filter(|segment| segment.unreadable).count()
     }
 
     /// Whether all trips are settled.
@@ -186,8 +247,8 @@ impl TripQueue {
         if self.pending.saturating_add(trips) > TRIPS_MAX {
             return Err(QueueError::Full);
         }
-        let oldest = self.segments().find_map(|segment| segment.pending.values().next());
-        let oldest_ms = oldest.copied().unwrap_or(now_ms);
+        let pending = self.segments().flat_map(|segment| segment.pending.values());
+        let oldest_ms = pending.copied().find(|at_ms| *at_ms >= CLOCK_SET_MS).unwrap_or(now_ms);
         if now_ms.saturating_sub(oldest_ms) > AGE_DAYS_MAX * MS_PER_DAY {
             return Err(QueueError::TooOld);
         }
@@ -197,6 +258,23 @@ impl TripQueue {
     /// All files, oldest first.
     fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.sealed.iter().chain(&self.uncut).chain(&self.active)
+    }
+
+    /// Settles trips that are there under a later number too, as they were before a restart.
+    fn settle_superseded(&mut self, renamed: &BTreeMap<ByteArray<16>, u64>) {
+        if renamed.is_empty() {
+            return;
+        }
+        for segment in &mut self.sealed {
+            // What cannot be read is passed over when it is to be sent.
+            let contents = Contents::read(&*self.files, &segment.name).unwrap_or_default();
+            for entry in contents.entries {
+                if renamed.get(&entry.name()).is_some_and(|newest| *newest > entry.trip.seq) {
+                    let settled = segment.pending.remove(&entry.trip.seq);
+                    self.pending -= usize::from(settled.is_some());
+                }
+            }
+        }
     }
 
     /// The file that the next `trips` trips go to, sealing the one before where they do not fit.
@@ -250,6 +328,15 @@ impl TripQueue {
     }
 }
 
+/// What [`TripQueue::pending`] found.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// The trips.
+    pub entries: Vec<Entry>,
+    /// Why some file was passed over, if one was.
+    pub unreadable: Option<QueueError>,
+}
+
 /// What [`TripQueue::open`] found.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -259,6 +346,8 @@ pub struct Recovered {
     pub torn_bytes: usize,
     /// Records that cannot be read although later ones can: the disk loses data.
     pub spoiled: usize,
+    /// Files that cannot be read at all; they stay for the next start.
+    pub unread_files: usize,
     /// Whether the reservation of numbers was lost, and a wide range was skipped in its place.
     pub numbers_lost: bool,
 }
@@ -268,10 +357,9 @@ impl Recovered {
         self.torn_bytes += contents.torn_bytes;
         self.spoiled += contents.spoiled;
         self.recent.extend(
-            contents
-                .entries
-                .into_iter()
-                .filter(|entry| entry.trip.at_ms.abs_diff(now_ms) <= RETAINED_MS.unsigned_abs()),
+            contents.entries.into_iter().filter(|entry| {
+                entry.trip.server_ms().abs_diff(now_ms) <= RETAINED_MS.unsigned_abs()
+            }),
         );
     }
 }
@@ -288,6 +376,9 @@ pub enum QueueError {
     /// As many trips wait as may.
     #[error("{TRIPS_MAX} trips wait for the server")]
     Full,
+    /// As many trips are put aside as may.
+    #[error("{} refused trips wait for a person", refused::REFUSED_TRIPS_MAX)]
+    RefusedFull,
     /// A text of the trip is too long.
     #[error("the trip is too long to be recorded")]
     TooLong,

@@ -135,4 +135,6 @@ pub enum RegistryError {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod mutations;

@@ -241,6 +241,7 @@ const _: () = assert!(TEXT_BYTES <= 200);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     fn key() -> SigningKey {
         SigningKey::from_seed(&[5; 32]).unwrap()
@@ -337,20 +338,19 @@ mod tests {
         let signers = [key().signer().clone()];
         let set = std::env::var("ELIGO_MUTATIONS").ok();
         let rounds: u64 = set.map_or(20_000, |count| count.parse().expect("a number"));
-        let mut state: u64 = 7;
+        let mut random = Random::new(7);
+        let mut below = |end: usize| usize::try_from(random.below(end as u64)).unwrap();
         for _ in 0..rounds {
             let mut bytes = text.clone().into_bytes();
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let random = usize::try_from(state >> 20).unwrap();
-            for change in 0..random % 3 + 1 {
-                let at = (random >> (4 + change * 8)) % bytes.len();
-                bytes[at] = match random % 5 {
-                    0 => u8::try_from(random >> 30 & 0xff).unwrap(),
-                    _ => LETTERS[(random >> (12 + change)) % 45],
+            for _ in 0..below(3) + 1 {
+                let at = below(bytes.len());
+                bytes[at] = match below(5) {
+                    0 => u8::try_from(below(256)).unwrap(),
+                    _ => LETTERS[below(45)],
                 };
             }
-            if random.is_multiple_of(17) {
-                bytes.truncate((random >> 9) % TEXT_BYTES);
+            if below(17) == 0 {
+                bytes.truncate(below(TEXT_BYTES));
             }
             let mutated = String::from_utf8_lossy(&bytes);
             if mutated != text {

@@ -73,6 +73,13 @@ pub struct Trip {
     pub tx: Option<u64>,
 }
 
+impl Trip {
+    /// When it was, by the server's clock.
+    pub fn server_ms(&self) -> i64 {
+        self.at_ms.saturating_sub(self.clock_offset_ms)
+    }
+}
+
 /// What happened at the device.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

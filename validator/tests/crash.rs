@@ -143,9 +143,9 @@ fn what_a_killed_agent_granted_is_in_its_queue_once() {
         let answers = random.below(TAPS_OF_ROUND + 1);
         tap_and_kill(&mut start(home.path()), &taps, answers, &mut granted);
         let files = Directory::take(&home.path().join("state")).unwrap();
-        let (queue, recovered) = TripQueue::open(Arc::new(files), wall_ms()).unwrap();
+        let (mut queue, recovered) = TripQueue::open(Arc::new(files), wall_ms()).unwrap();
         assert_eq!((recovered.spoiled, recovered.numbers_lost), (0, false));
-        let waiting = queue.pending(0, usize::MAX).unwrap();
+        let waiting = queue.pending(0, usize::MAX).entries;
         let numbers: BTreeMap<u64, u64> =
             waiting.iter().map(|entry| (entry.trip.tariff, entry.trip.seq)).collect();
         assert_eq!(numbers.len(), waiting.len(), "round {round}: a tap is there twice");
@@ -154,4 +154,18 @@ fn what_a_killed_agent_granted_is_in_its_queue_once() {
         }
     }
     assert!(granted.len() as u64 > ROUNDS * TAPS_OF_ROUND / 4, "{}", granted.len());
+}
+
+/// An agent whose output nobody reads any more went on granting.
+#[test]
+fn an_agent_ends_when_its_output_breaks() {
+    let home = tempfile::tempdir().unwrap();
+    prepare(home.path());
+    let mut agent = start(home.path());
+    drop(agent.stdout.take());
+    let mut input = agent.stdin.take().unwrap();
+    writeln!(input, r#"{{"id":1,"do":"status"}}"#).unwrap();
+    // The input stays open: without the end of the agent this waits for ever.
+    assert_eq!(agent.wait().unwrap().code(), Some(1));
+    drop(input);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::path::Path;
 
 use engine::calendar::{Timestamp, UtcOffset};
 use engine::directory::Directory;
@@ -19,6 +20,7 @@ use crate::kit::offers::Offers;
 use crate::kit::population::Population;
 use crate::kit::store::{Shelf, Store};
 use crate::kit::{ContentSettings, Window};
+use crate::node::chain;
 
 /// What one build is made from.
 pub struct Build<'a> {
@@ -99,7 +101,8 @@ impl Build<'_> {
     }
 
     /// Makes the deltas to this version from the versions before it, the newest `count` of them. One
-    /// that saves less than half of the registry is not worth its place.
+    /// that saves less than half of the registry is not worth its place; a version that cannot be
+    /// read gets none, and its devices the whole registry.
     pub fn write_deltas(
         &self,
         organization: OrganizationId,
@@ -109,11 +112,14 @@ impl Build<'_> {
         let new = RegistryFile::open(&store.registry(organization, self.version))?;
         let before = shelf.registries.range(..self.version).rev().take(count);
         for (version, _) in before {
-            let old = RegistryFile::open(&store.registry(organization, *version))?;
-            let delta = match Delta::between(&old, &new)?.to_bytes(self.key) {
+            let delta = match self.delta(&store.registry(organization, *version), &new) {
                 Ok(delta) => delta,
                 Err(RegistryError::TooLarge) => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let (organization, error) = (organization.0, chain(&error));
+                    tracing::error!(organization, version, error, "no delta was made");
+                    continue;
+                }
             };
             let bytes = u64::try_from(delta.len()).unwrap_or(u64::MAX);
             if bytes < new.bytes() / 2 || bytes < SMALL_BYTES {
@@ -122,6 +128,10 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    fn delta(&self, old: &Path, new: &RegistryFile) -> Result<Vec<u8>, RegistryError> {
+        Delta::between(&RegistryFile::open(old)?, new)?.to_bytes(self.key)
     }
 }
 

@@ -9,13 +9,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use engine::calendar::{Day, Timestamp};
-use engine::identifier::Digest;
-use engine::ids::{OrganizationId, ServiceId, TerminalId};
+use engine::calendar::Timestamp;
+use engine::ids::{OrganizationId, TerminalId};
 use engine::registry::Registry;
 use validator::link::message::{RegistryForm, Signer};
 use validator::registry::reader::RegistryFile;
-use validator::registry::rights::Entitlement;
 use validator::registry::{RegistryError, Sha256};
 use validator::signing::SigningKey;
 
@@ -194,18 +192,7 @@ impl Registries {
         Offer { form: RegistryForm::Full, version, bytes: *bytes, path }
     }
 
-    /// What a device with `version` knew of a card: the same code on the same file.
-    pub fn right(
-        &self,
-        (organization, version): (OrganizationId, u64),
-        digest: &Digest,
-        service: ServiceId,
-        day: Day,
-    ) -> Result<Entitlement, LookupError> {
-        Ok(self.file(organization, version)?.right(digest, service, day)?)
-    }
-
-    /// The registry of a version, for its header and for look-ups.
+    /// The registry of a version, for its header and for look-ups: the very file that devices had.
     pub fn file(
         &self,
         organization: OrganizationId,

@@ -28,7 +28,6 @@ use validator::link::transport::VERSION;
 use validator::link::wire;
 
 use crate::api::check::{code_of, is_recorded};
-use crate::link::fleet::push_frames;
 use crate::link::jobs::Job;
 use crate::link::limits::{DEADLINE_DEFAULT, message_bytes_max};
 use crate::link::session::Admission;
@@ -331,20 +330,7 @@ impl<'a> Batch<'a> {
             in_flight_max: link.budgets.in_flight_max,
         };
         wire::push(self.out, header.correlation, 0, &welcome);
-        session.greet();
-        let (registries, terminal) = (Arc::clone(registries), session.device.terminal);
-        let pushes = session.pushes.clone();
-        let catch_up = move || {
-            let version = hello.registry_version;
-            registries.note(organization, terminal, version);
-            let blocks = registries.blocks_since(organization, version);
-            if !blocks.is_empty() {
-                // A device that reads none of its pushes is disconnected by the next one.
-                let _full = pushes.try_send(push_frames(&blocks));
-            }
-        };
-        // Nobody waits for it.
-        drop(tokio::task::spawn_blocking(catch_up));
+        session.greet(hello.registry_version);
         Ok(())
     }
 

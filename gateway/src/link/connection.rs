@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use quinn::{Connection, ConnectionError, Incoming, SendStream, ZeroRttAccepted};
+use quinn::{Connection, ConnectionError, Incoming, ZeroRttAccepted};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -13,8 +12,9 @@ use validator::link::close::CloseCode;
 
 use crate::link::Link;
 use crate::link::fleet::Member;
-use crate::link::limits::{HANDSHAKE_TIMEOUT, PUSHES_WAITING_MAX, WRITE_TIMEOUT};
+use crate::link::limits::{HANDSHAKE_TIMEOUT, PUSHES_WAITING_MAX};
 use crate::link::metrics::Refused;
+use crate::link::push;
 use crate::link::session::Session;
 use crate::link::stream;
 use crate::pki::trust::Distrust;
@@ -46,8 +46,6 @@ pub async fn serve(
 struct Guest {
     session: Arc<Session>,
     chain: Vec<CertificateDer<'static>>,
-    queue: mpsc::Receiver<Bytes>,
-    pushing: Option<SendStream>,
 }
 
 impl Guest {
@@ -68,13 +66,17 @@ impl Guest {
         let device =
             link.trust.device(&chain, UnixTime::now()).map_err(|why| refused(why.into()))?;
         let (pushes, queue) = mpsc::channel(PUSHES_WAITING_MAX);
+        let (missed, pieces) = mpsc::channel(1);
         let resumed = handshake.is_some();
-        let session = Session::new(Arc::clone(link), device, connection.clone(), pushes, handshake);
+        let (link, pushing) = (Arc::clone(link), (pushes, missed));
+        let session = Session::new(link, device, connection.clone(), pushing, handshake);
+        let link = &session.link;
         if session.admission(&link.gateway.engine.registry()).is_none() {
             return Err(refused(Refused::Inactive));
         }
         link.metrics.let_in(resumed);
-        Ok(Guest { session: Arc::new(session), chain, queue, pushing: None })
+        tokio::spawn(push::serve(connection.clone(), queue, pieces));
+        Ok(Guest { session: Arc::new(session), chain })
     }
 
     /// Serves the device until it or the server ends the connection.
@@ -99,11 +101,6 @@ impl Guest {
                         break;
                     }
                     member = Some(self.enter());
-                }
-                frame = self.queue.recv() => {
-                    if let Some(frame) = frame && self.push(frame).await.is_err() {
-                        session.close(CloseCode::NotReading);
-                    }
                 }
                 () = &mut silence, if is_new => {
                     is_new = false;
@@ -131,26 +128,8 @@ impl Guest {
             pushes: self.session.pushes.clone(),
         });
         self.session.link.fleet.enter(Arc::clone(&member));
+        self.session.enter();
         member
-    }
-
-    /// Writes all frames that wait.
-    async fn push(&mut self, first: Bytes) -> Result<(), NotReading> {
-        let mut frames = BytesMut::from(&*first);
-        while let Ok(frame) = self.queue.try_recv() {
-            frames.extend_from_slice(&frame);
-        }
-        let write = async {
-            let stream = match &mut self.pushing {
-                Some(stream) => stream,
-                None => {
-                    let opened = self.session.connection.open_uni().await;
-                    self.pushing.insert(opened.map_err(|_| NotReading)?)
-                }
-            };
-            stream.write_all(&frames).await.map_err(|_| NotReading)
-        };
-        timeout(WRITE_TIMEOUT, write).await.unwrap_or(Err(NotReading))
     }
 }
 
@@ -163,9 +142,6 @@ impl From<Distrust> for Refused {
         }
     }
 }
-
-/// The device does not take what it is sent.
-struct NotReading;
 
 /// Waits for the end of a full handshake.
 async fn shake_hands(

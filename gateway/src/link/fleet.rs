@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use engine::ids::TerminalId;
 use quinn::Connection;
@@ -13,10 +12,13 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 use validator::link::close::CloseCode;
 use validator::link::message::BlockPush;
-use validator::link::wire;
 
-use crate::link::limits::{JUDGED_AGAIN, PULLS_OF_FLEET_MAX, TRIP_BATCHES_OF_FLEET_MAX};
+use crate::link::limits::{
+    CATCH_UPS_MAX, JUDGED_AGAIN, PULLS_OF_FLEET_MAX, TRIP_BATCHES_OF_FLEET_MAX,
+};
 use crate::link::metrics::LinkMetrics;
+use crate::link::push::{self, Push};
+use crate::pki::Serial;
 use crate::pki::trust::{Device, Trust};
 
 /// Who is connected.
@@ -29,6 +31,8 @@ pub struct Fleet {
     pub trip_batches: Semaphore,
     /// Permits for registries on their way.
     pub pulls: Semaphore,
+    /// Permits for devices that are told what they have missed.
+    pub catch_ups: Semaphore,
     metrics: Arc<LinkMetrics>,
 }
 
@@ -41,8 +45,8 @@ pub struct Member {
     pub connection: Connection,
     /// The certificate that it showed.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Frames to push to it.
-    pub pushes: Sender<Bytes>,
+    /// What to push to it.
+    pub pushes: Sender<Push>,
 }
 
 impl Fleet {
@@ -53,6 +57,7 @@ impl Fleet {
             bytes: AtomicUsize::new(0),
             trip_batches: Semaphore::new(TRIP_BATCHES_OF_FLEET_MAX),
             pulls: Semaphore::new(PULLS_OF_FLEET_MAX),
+            catch_ups: Semaphore::new(CATCH_UPS_MAX),
             metrics,
         }
     }
@@ -74,10 +79,10 @@ impl Fleet {
     /// Pushes blocks to every connected device; returns to how many. Never waits: who has not read
     /// the pushes before is disconnected.
     pub fn push(&self, blocks: &[BlockPush]) -> usize {
-        let frames = push_frames(blocks);
+        let push = push::pieces(blocks);
         let mut count = 0;
         for member in &self.members {
-            count += usize::from(member.push(frames.clone()));
+            count += usize::from(member.push(Arc::clone(&push)));
         }
         self.metrics.pushed(u64::try_from(count).unwrap_or(u64::MAX));
         count
@@ -86,6 +91,11 @@ impl Fleet {
     /// How many devices are connected.
     pub fn count(&self) -> usize {
         self.members.len()
+    }
+
+    /// The certificate that a connected terminal has shown.
+    pub fn serial_of(&self, terminal: TerminalId) -> Option<Serial> {
+        self.members.get(&terminal).map(|member| member.device.serial)
     }
 
     /// Disconnects devices whose certificate was revoked.
@@ -115,9 +125,9 @@ impl Fleet {
 }
 
 impl Member {
-    /// Pushes frames; false where the device has not read those before.
-    pub fn push(&self, frames: Bytes) -> bool {
-        let pushed = self.pushes.try_send(frames).is_ok();
+    /// Pushes blocks; false where the device has not read those before.
+    pub fn push(&self, push: Push) -> bool {
+        let pushed = self.pushes.try_send(push).is_ok();
         if !pushed {
             self.close(CloseCode::NotReading);
         }
@@ -127,11 +137,4 @@ impl Member {
     fn close(&self, code: CloseCode) {
         self.connection.close(code.into(), b"");
     }
-}
-
-/// Blocks, each in its frame.
-pub fn push_frames(blocks: &[BlockPush]) -> Bytes {
-    let mut frames = Vec::new();
-    blocks.iter().for_each(|block| wire::push(&mut frames, 0, 0, block));
-    frames.into()
 }

@@ -14,7 +14,8 @@ use validator::link::message::{
 use validator::link::wire;
 use validator::trip::BATCH_TRIPS_MAX;
 
-use crate::link::limits::PART_BYTES;
+use crate::link::kit::Delivery;
+use crate::link::limits::{PART_BYTES, transfer_patience};
 use crate::link::session::Session;
 
 /// Messages that are read on a thread which may take its time.
@@ -112,15 +113,25 @@ impl Errand {
         }
     }
 
-    /// Sends offer and parts, at the pace at which the device takes them.
+    /// Sends offer and parts, at the pace at which the device takes them, as long as that is one.
     async fn pull(&self, organization: OrganizationId, have: u64) -> io::Result<()> {
         let link = &self.session.link;
-        let lost = |_| io::Error::other("the device is gone");
-        let place = tokio::time::timeout_at(self.deadline.0.into(), link.fleet.pulls.acquire());
-        let _place = place.await?.map_err(|_| io::Error::other("the link has ended"))?;
+        let until = self.deadline.0.into();
+        let ended = |_| io::Error::other("the link has ended");
+        // Its own first: a device that waits for itself takes nothing from the fleet.
+        let own = tokio::time::timeout_at(until, self.session.pull.acquire()).await?;
+        let _own = own.map_err(ended)?;
+        let place = tokio::time::timeout_at(until, link.fleet.pulls.acquire()).await?;
+        let _place = place.map_err(ended)?;
         let registries = Arc::clone(&link.registries);
         let pulled = tokio::task::spawn_blocking(move || registries.pull(organization, have));
-        let mut delivery = pulled.await??;
+        let delivery = pulled.await??;
+        let patience = transfer_patience(delivery.offer.bytes);
+        tokio::time::timeout(patience, self.deliver(delivery)).await?
+    }
+
+    async fn deliver(&self, mut delivery: Delivery) -> io::Result<()> {
+        let lost = |_| io::Error::other("the device is gone");
         let mut frames = Vec::new();
         wire::push(&mut frames, self.correlation, 0, &delivery.offer);
         let mut left = delivery.offer.bytes;

@@ -16,8 +16,16 @@ pub const FLEET_BYTES_MAX: usize = 512 << 20;
 pub const TRIP_BATCHES_MAX: u32 = 2;
 /// Batches of trips that are worked on at the same time; more wait.
 pub const TRIP_BATCHES_OF_FLEET_MAX: usize = 64;
-/// Registries that are sent at the same time; more wait.
+/// Registries that are sent at the same time, one to a device; more wait.
 pub const PULLS_OF_FLEET_MAX: usize = 256;
+/// How long a large transfer may take however little it is, see [`transfer_patience`].
+pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pace of a large transfer beyond that: 32 kbit/s, the worst mobile link.
+pub const TRANSFER_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+/// Blocks in one piece of a push, about 50 KiB.
+pub const BLOCKS_TOGETHER: usize = 1_024;
+/// Devices that are told at the same time what was blocked before they came; more wait.
+pub const CATCH_UPS_MAX: usize = 64;
 /// Bytes of one part of a registry.
 pub const PART_BYTES: usize = 32 << 10;
 /// Answers of one stream that wait for its task, of those that take long.
@@ -56,6 +64,11 @@ pub fn message_bytes_max(kind: Option<Kind>) -> usize {
         Some(Kind::TripBatch) => MESSAGE_BYTES_MAX,
         _ => SMALL_MESSAGE_BYTES_MAX,
     }
+}
+
+/// How long a registry or blocks of so many bytes may be on their way.
+pub fn transfer_patience(bytes: u64) -> Duration {
+    TRANSFER_TIMEOUT.saturating_add(Duration::from_secs(bytes / TRANSFER_BYTES_PER_SECOND_MIN))
 }
 
 const _: () = assert!(SMALL_MESSAGE_BYTES_MAX < MESSAGE_BYTES_MAX);

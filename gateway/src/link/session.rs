@@ -1,7 +1,7 @@
 //! What a connection is allowed, and what it has used of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use engine::directory::ApiType;
@@ -10,13 +10,18 @@ use engine::registry::Registry;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
 use quinn::{Connection, ZeroRttAccepted};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
 use validator::link::close::CloseCode;
 
 use crate::link::Link;
 use crate::link::budget::MessageBudget;
 use crate::link::limits::{DEVICE_BYTES_MAX, FLEET_BYTES_MAX, TRIP_BATCHES_MAX};
+use crate::link::push::{self, Push};
 use crate::pki::trust::Device;
+
+const GREETED: u8 = 1;
+const ENTERED: u8 = 2;
 
 /// One connection of a known device, shared by the tasks of its streams.
 pub struct Session {
@@ -28,9 +33,16 @@ pub struct Session {
     pub connection: Connection,
     /// How many messages it may still send.
     pub messages: MessageBudget,
-    /// Frames to push to the device.
-    pub pushes: Sender<Bytes>,
+    /// What to push to the device.
+    pub pushes: Sender<Push>,
+    /// Pieces of what the device has missed.
+    pub missed: Sender<Bytes>,
+    /// The permit for the one registry that may be on its way; more wait.
+    pub pull: Semaphore,
     greeted: AtomicBool,
+    /// Which of hello and entry have come.
+    come: AtomicU8,
+    registry_version: AtomicU64,
     proven: AtomicBool,
     handshake: Option<Handshake>,
     in_flight: AtomicU32,
@@ -56,7 +68,7 @@ impl Session {
         link: Arc<Link>,
         device: Device,
         connection: Connection,
-        pushes: Sender<Bytes>,
+        (pushes, missed): (Sender<Push>, Sender<Bytes>),
         handshake: Option<Handshake>,
     ) -> Session {
         let budgets = link.budgets;
@@ -66,7 +78,11 @@ impl Session {
             connection,
             messages: MessageBudget::new(budgets.messages_per_second, budgets.messages_burst),
             pushes,
+            missed,
+            pull: Semaphore::new(1),
             greeted: AtomicBool::new(false),
+            come: AtomicU8::new(0),
+            registry_version: AtomicU64::new(0),
             proven: AtomicBool::new(handshake.is_none()),
             handshake,
             in_flight: AtomicU32::new(0),
@@ -80,9 +96,26 @@ impl Session {
         self.greeted.load(Ordering::Acquire)
     }
 
-    /// Notes the hello.
-    pub fn greet(&self) {
+    /// Notes the hello, and the registry that the device has.
+    pub fn greet(self: &Arc<Self>, registry_version: u64) {
+        self.registry_version.store(registry_version, Ordering::Release);
         self.greeted.store(true, Ordering::Release);
+        self.catch_up(GREETED);
+    }
+
+    /// Notes that the device hears from now on what all devices are told.
+    pub fn enter(self: &Arc<Self>) {
+        self.catch_up(ENTERED);
+    }
+
+    /// Tells the device what it has missed, once both hello and entry have come: of what is blocked
+    /// later it hears with all others.
+    fn catch_up(self: &Arc<Self>, come: u8) {
+        let before = self.come.fetch_or(come, Ordering::AcqRel);
+        if before != GREETED | ENTERED && before | come == GREETED | ENTERED {
+            let version = self.registry_version.load(Ordering::Acquire);
+            tokio::spawn(push::catch_up(Arc::clone(self), version));
+        }
     }
 
     /// Whether the handshake is complete; until then everything may be a repetition.

@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 use crate::command::CommandError;
 use crate::pki::Serial;
 use crate::pki::authority::{Authority, PkiError, Term};
-use crate::pki::files::{Issued, PkiDirectory};
+use crate::pki::files::{Issued, PkiDirectory, RevokedList};
 use crate::pki::trust::Revoked;
 
 /// Terminals of one call.
@@ -140,14 +140,16 @@ fn revoke(directory: &PkiDirectory, matches: &ArgMatches) -> Result<(), CommandE
     };
     let serials = whom.serials(directory)?;
     if serials.is_empty() {
-        return Err(CommandError::failure("this terminal has no certificate".to_string()));
+        return Err(CommandError::failure(
+            "no certificate of this terminal is noted here".to_string(),
+        ));
     }
     Ok(directory.revoke(&serials)?)
 }
 
 fn list(directory: &PkiDirectory, matches: &ArgMatches) -> Result<(), CommandError> {
     let wanted = matches.get_one::<u64>("terminal").copied().map(TerminalId);
-    let revoked = directory.revoked()?;
+    let RevokedList { serials: revoked, damaged_lines } = directory.revoked()?;
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let mut out = BufWriter::new(io::stdout().lock());
     for Issued { serial, terminal, until_unix_seconds } in directory.issued()? {
@@ -163,5 +165,9 @@ fn list(directory: &PkiDirectory, matches: &ArgMatches) -> Result<(), CommandErr
         let until = until.and_then(|until| until.format(&Rfc3339).ok()).unwrap_or_default();
         writeln!(out, "{serial} terminal {terminal} until {until} {state}")?;
     }
-    Ok(out.flush()?)
+    out.flush()?;
+    match damaged_lines {
+        0 => Ok(()),
+        _ => Err(CommandError::failure(format!("{damaged_lines} lines of `revoked` are damaged"))),
+    }
 }

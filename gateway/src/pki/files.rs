@@ -1,9 +1,9 @@
 //! The directory of certificates.
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use engine::ids::TerminalId;
@@ -23,6 +23,15 @@ pub struct Issued {
     pub terminal: TerminalId,
     /// Its last second, since 1970-01-01T00:00:00Z.
     pub until_unix_seconds: i64,
+}
+
+/// What can be read of the list of revoked numbers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RevokedList {
+    /// The numbers.
+    pub serials: HashSet<Serial>,
+    /// Lines that are no number.
+    pub damaged_lines: usize,
 }
 
 /// Two files: a certificate and its key.
@@ -87,11 +96,19 @@ impl PkiDirectory {
         append(&self.revoked_path(), &lines)
     }
 
-    /// All revoked numbers.
-    pub fn revoked(&self) -> io::Result<HashSet<Serial>> {
+    /// All revoked numbers. A line that is no number hides none of the others.
+    pub fn revoked(&self) -> io::Result<RevokedList> {
         let text = read_or_empty(&self.revoked_path())?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.map(|line| Serial::parse(line).ok_or_else(|| damaged("revoked"))).collect()
+        let mut list = RevokedList::default();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match Serial::parse(line) {
+                Some(serial) => {
+                    list.serials.insert(serial);
+                }
+                None => list.damaged_lines += 1,
+            }
+        }
+        Ok(list)
     }
 
     fn pair(&self, name: &str) -> Pair {
@@ -117,11 +134,19 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     fs::rename(next, path)
 }
 
-/// Appends lines in one write, so that two writers do not mix, and waits for the disk.
+/// Appends lines in one write, so that two writers do not mix, and waits for the disk. What a hand or
+/// a power cut has left without an end stays a line of its own.
 fn append(path: &Path, lines: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    file.write_all(lines.as_bytes())?;
-    file.sync_all()
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).append(true).create(true).mode(0o600).open(path)?;
+    let mut last = *b"\n";
+    if let Some(at) = file.metadata()?.len().checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    let end = if last == *b"\n" { "" } else { "\n" };
+    file.write_all(format!("{end}{lines}").as_bytes())?;
+    file.sync_all()?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 fn read_or_empty(path: &Path) -> io::Result<String> {
@@ -141,4 +166,26 @@ fn issued_line(line: &str) -> Option<Issued> {
 
 fn damaged(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the file `{name}` is damaged"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list without a newline at its end took the next number into its last line; after that the
+    /// server did not start any more.
+    #[test]
+    fn no_revoked_number_is_lost_beside_a_damaged_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = PkiDirectory::at(directory.path());
+        let serials = [Serial::random().unwrap(), Serial::random().unwrap()];
+        fs::write(pki.revoked_path(), serials[0].to_string()).unwrap();
+        pki.revoke(&serials[1..]).unwrap();
+        let list = pki.revoked().unwrap();
+        assert_eq!(list, RevokedList { serials: serials.into(), damaged_lines: 0 });
+        fs::write(pki.revoked_path(), format!("{}\n4f", serials[0])).unwrap();
+        pki.revoke(&serials[1..]).unwrap();
+        let list = pki.revoked().unwrap();
+        assert_eq!(list, RevokedList { serials: serials.into(), damaged_lines: 1 });
+    }
 }

@@ -4,7 +4,7 @@
 //! certificate along and is not verified by TLS again), and from time to time while a connection is
 //! open.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use webpki::EndEntityCert;
 
-use crate::pki::files::{Pair, PkiDirectory};
+use crate::pki::files::{Pair, PkiDirectory, RevokedList};
 use crate::pki::{Serial, terminal_of_uri};
 use crate::settings::SettingsError;
 
@@ -134,7 +134,10 @@ impl Trust {
         if *seen == Some(stamp) {
             return Ok(false);
         }
-        let listed = self.directory.revoked()?;
+        let RevokedList { serials: listed, damaged_lines } = self.directory.revoked()?;
+        if damaged_lines > 0 {
+            tracing::error!(damaged_lines, "the list of revoked certificates is damaged");
+        }
         let before = self.revoked.load();
         let is_new = !listed.is_subset(&before);
         // A number that was once revoked stays so, whatever becomes of the file.
@@ -143,12 +146,18 @@ impl Trust {
         Ok(is_new)
     }
 
-    /// Revokes all certificates of a terminal, or one by its number; tells how many.
-    pub fn revoke(&self, whom: Revoked) -> io::Result<usize> {
-        let serials = whom.serials(&self.directory)?;
-        self.directory.revoke(&serials)?;
-        self.reread()?;
-        Ok(serials.len())
+    /// Revokes all certificates of a terminal that are known here, or one by its number; tells how
+    /// many. `connected` is the one that the terminal shows now: it is revoked whatever becomes of
+    /// the rest.
+    pub fn revoke(&self, whom: Revoked, connected: Option<Serial>) -> io::Result<usize> {
+        let issued = whom.serials(&self.directory);
+        let listed = issued.as_deref().unwrap_or_default().iter().copied();
+        let serials: BTreeSet<Serial> = listed.chain(connected).collect();
+        if !serials.is_empty() {
+            self.directory.revoke(&Vec::from_iter(serials.iter().copied()))?;
+            self.reread()?;
+        }
+        issued.map(|_| serials.len())
     }
 
     /// The server's side of TLS.
@@ -179,7 +188,7 @@ impl Trust {
 pub enum Revoked {
     /// The one with this number.
     Serial(Serial),
-    /// All that were made for this terminal.
+    /// All that were made for this terminal and noted in the file `issued`.
     Terminal(TerminalId),
 }
 

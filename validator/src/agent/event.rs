@@ -9,6 +9,7 @@ use crate::link::message::{
     TripBatch, TripResults, Welcome,
 };
 use crate::queue::QueueError;
+use crate::queue::segment::Refusal;
 
 /// What happens to an agent.
 #[derive(Debug)]
@@ -68,6 +69,15 @@ pub enum Event {
         tap: TapId,
         /// The card.
         card: Card,
+        /// What for.
+        journey: Journey,
+    },
+    /// A signed ticket that needs no card was shown.
+    Ticket {
+        /// What the answer will name.
+        tap: TapId,
+        /// The text of its code.
+        text: String,
         /// What for.
         journey: Journey,
     },
@@ -179,9 +189,11 @@ pub enum Notice {
         /// How many.
         trips: usize,
     },
-    /// The server will not take a trip; it was given up after several numbers.
-    TripUnresolved {
+    /// The server will not take a trip; it was put aside.
+    TripRefused {
         /// Its number.
         seq: u64,
+        /// Why.
+        reason: Refusal,
     },
 }

@@ -20,14 +20,18 @@
 //! {"id":1,"granted":true,"verdict":"GRANT","mode":"online","seq":41,"category":10,"discount":100,"to_pay":0,"companion":false,"registry_version":7}
 //! {"id":2,"granted":false,"verdict":"DENY_NO_RIGHT","mode":"offline","reason":"there is no ticket"}
 //! {"id":3,"granted":false,"error":"the disk is full"}
-//! {"id":4,"linked":true,"registry_version":7,"registry_valid":true,"valid_until_ms":1748995200000,"trips_waiting":0,"full":null,"clock_offset_ms":-12}
+//! {"id":4,"linked":true,"registry_version":7,"registry_valid":true,"valid_until_ms":1748995200000,"trips_waiting":0,"trips_refused":0,"files_unreadable":0,"full":null,"clock_offset_ms":-12}
 //! {"id":5,"done":true}
+//! {"id":6,"error":"the command cannot be understood"}
 //! ```
 //!
 //! A passenger may pass only on `granted: true`; the trip is on the disk then. `error` means that the
 //! device needs help, or the command is wrong. What happens besides comes without an `id`:
 //! `{"event":"link_up"}`, `link_down`, `no_link`, `registry_installed`, `registry_refused`,
-//! `trips_reported`, `trips_renumbered`, `trip_unresolved`, `disk_failed`.
+//! `trips_reported`, `trips_renumbered`, `trip_refused`, `disk_failed`; they may be dropped where
+//! nobody reads, what counts is in the status. `trips_refused` of it are trips that the server will
+//! not take, put aside in the file `refused-trips`; `files_unreadable` counts files of trips that the
+//! disk does not give back. Either needs a person.
 
 use std::io::{self, BufRead, Read};
 
@@ -83,9 +87,8 @@ pub fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 
 /// Does what a line says, and tells what to answer.
 pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
-    // Why it cannot be read is not told: the text might hold a card.
     let Ok(Line { id, command }) = serde_json::from_slice(line) else {
-        return json!({"error": "the command cannot be understood"});
+        return not_understood(line);
     };
     let mut answer = match command {
         Command::Board { card, ticket, journey } => {
@@ -95,8 +98,7 @@ pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
             tapped(requests, |answer| Request::Tap { card, journey, answer }).await
         }
         Command::Ticket { text, journey } => {
-            let card = Card::Qr(text);
-            tapped(requests, |answer| Request::Tap { card, journey, answer }).await
+            tapped(requests, |answer| Request::Ticket { text, journey, answer }).await
         }
         Command::Status => {
             let (sender, status) = oneshot::channel();
@@ -113,6 +115,19 @@ pub async fn answer(line: &[u8], requests: &mpsc::Sender<Request>) -> Value {
         fields.insert("id".to_owned(), id.into());
     }
     answer
+}
+
+/// Why it cannot be read is not told: the text might hold a card.
+fn not_understood(line: &[u8]) -> Value {
+    #[derive(Deserialize)]
+    struct Identified {
+        id: u64,
+    }
+    let error = "the command cannot be understood";
+    match serde_json::from_slice(line) {
+        Ok(Identified { id }) => json!({"id": id, "error": error}),
+        Err(_) => json!({"error": error}),
+    }
 }
 
 /// What is shown, as a line.
@@ -135,7 +150,9 @@ pub fn shown_json(shown: &Shown) -> Value {
             Notice::TripsRenumbered { trips } => {
                 json!({"event": "trips_renumbered", "trips": trips})
             }
-            Notice::TripUnresolved { seq } => json!({"event": "trip_unresolved", "seq": seq}),
+            Notice::TripRefused { seq, reason } => {
+                json!({"event": "trip_refused", "seq": seq, "reason": reason})
+            }
         },
     }
 }
@@ -197,6 +214,8 @@ fn status_json(status: &Status) -> Value {
         "registry_valid": status.registry.is_some_and(|(_, valid)| valid),
         "valid_until_ms": life.map(|life| life.valid_until_ms),
         "trips_waiting": status.trips_waiting,
+        "trips_refused": status.trips_refused,
+        "files_unreadable": status.files_unreadable,
         "full": status.full,
         "clock_offset_ms": status.clock_offset_ms,
     })
@@ -217,6 +236,27 @@ mod tests {
             lines.push(line);
         }
         assert_eq!(lines, [b"abc\n".to_vec(), Vec::new(), b"last".to_vec()]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_understood_is_answered_by_its_id() {
+        let (requests, _nobody) = mpsc::channel(1);
+        let error = "the command cannot be understood";
+        let answered = answer(br#"{"id":7,"do":"erase"}"#, &requests).await;
+        assert_eq!(answered, json!({"id": 7, "error": error}));
+        let answered = answer(br#"{"id":7,"do":"#, &requests).await;
+        assert_eq!(answered, json!({"error": error}));
+    }
+
+    /// A text that is no ticket was tapped like a card, and granted where it was one.
+    #[tokio::test]
+    async fn a_ticket_is_no_card() {
+        let (requests, mut asked) = mpsc::channel(1);
+        let line = br#"{"id":1,"do":"ticket","text":"9645010000000019","journey":{"service":1}}"#;
+        // Dropped unanswered: the command is answered then.
+        let is_ticket = async { matches!(asked.recv().await, Some(Request::Ticket { .. })) };
+        let (_, is_ticket) = tokio::join!(answer(line, &requests), is_ticket);
+        assert!(is_ticket);
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! How an agent reports its trips: soon after a tap, again after a failure, until all are answered.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use serde_bytes::ByteArray;
-
 use crate::agent::Agent;
 use crate::agent::backoff::Backoff;
 use crate::agent::event::{Action, Notice};
@@ -11,8 +8,8 @@ use crate::clock::Now;
 use crate::device::passback::Noted;
 use crate::link::lane::AskError;
 use crate::link::message::{Ack, TripResults};
-use crate::queue::segment::Entry;
-use crate::queue::{RETAINED_MS, TRIPS_MAX};
+use crate::queue::segment::{Entry, Refusal};
+use crate::queue::{Pending, RETAINED_MS, TRIPS_MAX};
 use crate::store::RegistryStore;
 
 /// How long taps are gathered before they are reported.
@@ -75,13 +72,12 @@ impl<S: RegistryStore> Agent<S> {
             match step {
                 Step::Take => {
                     let (after, trips_max) = self.upload.wants();
-                    match self.queue.pending(after, trips_max) {
-                        Ok(entries) => step = self.upload.begin(entries),
-                        Err(error) => {
-                            self.show(Notice::DiskFailed { reason: error.to_string() });
-                            step = Step::Retry;
-                        }
+                    let Pending { entries, unreadable } = self.queue.pending(after, trips_max);
+                    if let Some(error) = unreadable {
+                        self.upload.leave_behind();
+                        self.show(Notice::DiskFailed { reason: error.to_string() });
                     }
+                    step = self.upload.begin(entries);
                     continue;
                 }
                 Step::Confirm(confirms) => {
@@ -100,8 +96,8 @@ impl<S: RegistryStore> Agent<S> {
                 }
                 Step::Done => {
                     self.reporting.backoff.succeeded();
-                    self.queue.clean(now.wall_ms);
                     let server_ms = self.device.clock.server_ms(now);
+                    self.queue.clean(server_ms);
                     self.device.passback.forget_before(server_ms.saturating_sub(RETAINED_MS));
                 }
                 Step::Wait => {}
@@ -111,14 +107,30 @@ impl<S: RegistryStore> Agent<S> {
     }
 
     fn settle(&mut self, settled: Settled, now: Now) {
-        let Settled { settled, questioned, conflicts } = settled;
+        let Settled { settled, questioned, conflicts, refused } = settled;
         settled.iter().for_each(|seq| self.queue.settle(*seq));
         if !settled.is_empty() {
             self.reporting.backoff.succeeded();
             self.show(Notice::TripsReported { trips: settled.len(), questioned });
         }
+        self.put_aside(refused);
         if !conflicts.is_empty() {
             self.renumber(conflicts, now);
+        }
+    }
+
+    /// The server will not take these trips: a person must look at them.
+    fn put_aside(&mut self, refused: Vec<Entry>) {
+        if refused.is_empty() {
+            return;
+        }
+        if let Err(error) = self.queue.refuse(&refused) {
+            self.upload.leave_behind();
+            return self.show(Notice::DiskFailed { reason: error.to_string() });
+        }
+        for entry in refused {
+            let Entry { trip, refusal: Some(reason), .. } = entry else { continue };
+            self.show(Notice::TripRefused { seq: trip.seq, reason });
         }
     }
 
@@ -129,15 +141,12 @@ impl<S: RegistryStore> Agent<S> {
         self.queue.skip_to(highest.saturating_mul(2).saturating_add(TRIPS_MAX as u64));
         let (again, given_up): (Vec<_>, Vec<_>) =
             conflicts.into_iter().partition(|entry| entry.renumbered < RENUMBERED_MAX);
-        for entry in given_up {
-            self.queue.settle(entry.trip.seq);
-            self.show(Notice::TripUnresolved { seq: entry.trip.seq });
-        }
+        let refusal = Some(Refusal::Conflict);
+        self.put_aside(given_up.into_iter().map(|entry| Entry { refusal, ..entry }).collect());
         let old: Vec<u64> = again.iter().map(|entry| entry.trip.seq).collect();
         let renumbered = again.into_iter().map(|mut entry| {
             entry.renumbered += 1;
-            let name = entry.trip.trip_id.unwrap_or_else(|| name_of(&entry));
-            entry.trip.trip_id = Some(name);
+            entry.trip.trip_id = Some(entry.name());
             entry
         });
         if old.is_empty() {
@@ -156,15 +165,4 @@ impl<S: RegistryStore> Agent<S> {
             }
         }
     }
-}
-
-/// A UUID (version 8) that the same trip always has.
-fn name_of(entry: &Entry) -> ByteArray<16> {
-    let bytes = rmp_serde::to_vec_named(&entry.trip).unwrap_or_default();
-    let hash = digest(&SHA256, &bytes);
-    let mut name: [u8; 16] = hash.as_ref().first_chunk().copied().unwrap_or_default();
-    let [_, _, _, _, _, _, version, _, variant, ..] = &mut name;
-    *version = *version & 0x0f | 0x80;
-    *variant = *variant & 0x3f | 0x80;
-    ByteArray::new(name)
 }

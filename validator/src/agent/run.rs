@@ -8,7 +8,7 @@
 //! answer is read; a validator has a few readers, and a second thread would only move the waiting.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,10 @@ const INBOX_MAX: usize = 1_024;
 /// What is taken before the disk is synced.
 const GROUP_MAX: usize = 64;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long each address has where a server has several.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
+/// Addresses of a server that are tried.
+const ADDRESSES_MAX: usize = 4;
 const PING_PATIENCE: Duration = Duration::from_secs(2);
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
 const PULL_PATIENCE: Duration = Duration::from_secs(30);
@@ -72,6 +76,15 @@ pub enum Request {
         /// Where the answer goes.
         answer: oneshot::Sender<Result<Outcome, TapError>>,
     },
+    /// A signed ticket that needs no card was shown.
+    Ticket {
+        /// The text of its code.
+        text: String,
+        /// What for.
+        journey: Journey,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Outcome, TapError>>,
+    },
 }
 
 /// How a device is.
@@ -83,6 +96,10 @@ pub struct Status {
     pub registry: Option<(Life, bool)>,
     /// Trips that the server does not have yet.
     pub trips_waiting: usize,
+    /// Trips that the server will not take; a person must look at them.
+    pub trips_refused: usize,
+    /// Files of trips that cannot be read; a person must look at the disk.
+    pub files_unreadable: usize,
     /// Why nothing can be granted, if so.
     pub full: Option<String>,
     /// The device's clock minus the server's.
@@ -112,6 +129,7 @@ pub async fn run<S: RegistryStore>(
         clock,
         dialer,
         server,
+        reached: None,
         inbox,
         shown,
         taps: HashMap::new(),
@@ -157,6 +175,8 @@ struct Runner<S: RegistryStore> {
     clock: Clock,
     dialer: Dialer,
     server: Server,
+    /// Where the server was found last.
+    reached: Option<IpAddr>,
     inbox: mpsc::Sender<Incoming>,
     shown: mpsc::Sender<Shown>,
     taps: HashMap<TapId, oneshot::Sender<Result<Outcome, TapError>>>,
@@ -205,12 +225,18 @@ impl<S: RegistryStore> Runner<S> {
                 let tap = self.next_tap(answer);
                 self.agent.handle(Event::Tap { tap, card, journey }, now);
             }
+            Request::Ticket { text, journey, answer } => {
+                let tap = self.next_tap(answer);
+                self.agent.handle(Event::Ticket { tap, text, journey }, now);
+            }
             Request::Sync => self.agent.handle(Event::Sync, now),
             Request::Status(answer) => {
                 let status = Status {
                     linked: self.agent.is_linked(),
                     registry: self.agent.registry(now),
                     trips_waiting: self.agent.trips_waiting(),
+                    trips_refused: self.agent.trips_refused(),
+                    files_unreadable: self.agent.files_unreadable(),
                     full: self.agent.check_room(now).err().map(|error| error.to_string()),
                     clock_offset_ms: self.agent.clock_offset_ms(now),
                 };
@@ -239,6 +265,7 @@ impl<S: RegistryStore> Runner<S> {
                 let Greeted { lanes, pushes, sent } = *connected;
                 let welcome = Box::new(lanes.link.welcome().clone());
                 let connection = lanes.link.connection().clone();
+                self.reached = Some(connection.remote_address().ip().to_canonical());
                 self.link = Some(Arc::new(lanes));
                 self.spawn(|out| async move {
                     connection.closed().await;
@@ -284,9 +311,9 @@ impl<S: RegistryStore> Runner<S> {
     }
 
     fn connect(&mut self, hello: Hello) {
-        let (dialer, server) = (self.dialer.clone(), self.server.clone());
+        let (dialer, server, reached) = (self.dialer.clone(), self.server.clone(), self.reached);
         self.spawn(|out| async move {
-            let what = match connect(&dialer, &server, &hello).await {
+            let what = match connect(&dialer, &server, &hello, reached).await {
                 Ok(connected) => What::Connected(Box::new(connected)),
                 Err(error) => What::NoLink(error),
             };
@@ -367,21 +394,22 @@ impl Out {
     }
 }
 
-async fn connect(dialer: &Dialer, server: &Server, hello: &Hello) -> Result<Greeted, ConnectError> {
+/// Tries all addresses of the server in turn, that which was `reached` before first.
+async fn connect(
+    dialer: &Dialer,
+    server: &Server,
+    hello: &Hello,
+    reached: Option<IpAddr>,
+) -> Result<Greeted, ConnectError> {
     let found = tokio::time::timeout(CONNECT_PATIENCE, tokio::net::lookup_host(&server.address));
     let found = found.await.map_err(|_| ConnectError::TimedOut)?.map_err(|_| ConnectError::Lost)?;
-    let local_is_v6 = dialer.endpoint().local_addr().is_ok_and(|local| local.is_ipv6());
-    let mut found: Vec<SocketAddr> = found.collect();
-    found.sort_by_key(|address| address.is_ipv6() != local_is_v6);
-    let address = found.first().copied().ok_or(ConnectError::Lost)?;
-    let call = Call {
-        server: address,
-        server_name: &server.name,
-        hello,
-        check: None,
-        patience: CONNECT_PATIENCE,
-    };
-    let Connected { link, greeted_at: sent, pushes, .. } = dialer.connect(call).await?;
+    let mut found: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
+    found.sort_by_key(|address| Some(address.ip()) != reached);
+    let patience = if found.len() > 1 { ADDRESS_PATIENCE } else { CONNECT_PATIENCE };
+    let server_name = &server.name;
+    let first = found.first().copied().ok_or(ConnectError::Lost)?;
+    let call = Call { server: first, server_name, hello, check: None, patience };
+    let Connected { link, greeted_at: sent, pushes, .. } = dialer.connect_any(&found, call).await?;
     let bulk = link.open_lane().await.map_err(ConnectError::Hello)?;
     Ok(Greeted { lanes: Lanes { link, bulk }, pushes, sent })
 }

@@ -9,7 +9,8 @@ use super::*;
 use crate::agent::tests::world::{BUILT_MS, CARD_KEY, Shelf, World, linked, uid, welcome};
 use crate::files::memory::MemoryFiles;
 use crate::link::message::{BlockPush, FailureCode, Pong, TripResults};
-use crate::trip::{TripMode, TripResult, TripStatus};
+use crate::queue::segment::Refusal;
+use crate::trip::{TripMode, TripReason, TripResult, TripStatus};
 
 mod world;
 
@@ -108,11 +109,11 @@ fn the_first_tap_of_a_new_device_has_the_time_of_the_server() {
     world.coming.retain(|(_, event)| matches!(event, Event::Checked { .. }));
     world.pass(300);
     assert_eq!(world.granted.len(), 1);
-    let offset_ms = |world: &World| {
-        let queue = &world.agent.as_ref().unwrap().queue;
-        queue.pending(0, 1).unwrap()[0].trip.clock_offset_ms
+    let offset_ms = |world: &mut World| {
+        let queue = &mut world.agent.as_mut().unwrap().queue;
+        queue.pending(0, 1).entries[0].trip.clock_offset_ms
     };
-    assert_eq!(offset_ms(&world), 600_000);
+    assert_eq!(offset_ms(&mut world), 600_000);
     world.crash();
     assert_eq!(world.agent.as_ref().unwrap().clock_offset_ms(world.now), 600_000);
 }
@@ -185,6 +186,34 @@ fn trips_of_another_terminal_are_not_reported() {
     assert!(matches!(opened, Err(OpenError::OtherTerminal)));
 }
 
+/// Trips of a terminal that had been given away, and such that were in conflict under all their
+/// numbers, were settled as if the server had recorded them.
+#[test]
+fn trips_that_the_server_will_not_take_are_put_aside() {
+    let terminal = (TripStatus::Rejected, Some(TripReason::Terminal));
+    for (refused, reason) in
+        [(terminal, Refusal::Terminal), ((TripStatus::Conflict, None), Refusal::Conflict)]
+    {
+        let mut world = linked();
+        world.server.refuses = Some(refused);
+        (1..=20).for_each(|tap| world.tap(tap));
+        world.pass(3_600_000);
+        assert_eq!(world.granted.len(), 20);
+        let counts = |world: &World| {
+            let agent = world.agent.as_ref().unwrap();
+            (agent.trips_waiting(), agent.trips_refused())
+        };
+        assert_eq!(counts(&world), (0, 20), "{reason:?}");
+        for _ in 0..3 {
+            world.crash();
+            world.pass(3_600_000);
+            assert_eq!(counts(&world), (0, 20), "{reason:?}");
+        }
+        let is_it = |notice: &&Notice| matches!(notice, Notice::TripRefused { reason: shown, .. } if *shown == reason);
+        assert_eq!(world.notices.iter().filter(is_it).count(), 20);
+    }
+}
+
 #[test]
 fn a_check_that_came_to_nothing_is_cancelled() {
     let mut world = linked();
@@ -206,12 +235,12 @@ fn a_batch_that_the_server_cannot_read_is_halved_until_the_fault_is_found() {
     world.reachable = false;
     world.break_link();
     (1..=8).for_each(|tap| world.tap(tap));
-    let queue = &world.agent.as_ref().unwrap().queue;
-    let faulty = queue.pending(0, 3).unwrap()[2].trip.seq;
-    let mut accepted = Vec::new();
+    let queue = &mut world.agent.as_mut().unwrap().queue;
+    let faulty = queue.pending(0, 3).entries[2].trip.seq;
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         let (after, limit) = upload.wants();
-        match upload.begin(queue.pending(after, limit).unwrap()) {
+        match upload.begin(queue.pending(after, limit).entries) {
             super::upload::Step::Send(batch) => {
                 let malformed = batch.trips.iter().any(|trip| trip.seq == faulty);
                 let results = batch.trips.iter().map(|trip| TripResult {
@@ -224,12 +253,15 @@ fn a_batch_that_the_server_cannot_read_is_halved_until_the_fault_is_found() {
                     true => Err(AskError::Failed(FailureCode::Malformed)),
                     false => Ok(TripResults { results: results.collect() }),
                 };
-                accepted.extend(upload.handle_uploaded(answer).0.settled);
+                let (settled, _) = upload.handle_uploaded(answer);
+                accepted.extend(settled.settled);
+                refused.extend(settled.refused);
             }
-            super::upload::Step::Retry => break,
+            super::upload::Step::Done => break,
             other => panic!("{other:?}"),
         }
     }
     assert_eq!(accepted.len(), 7);
-    assert!(!accepted.contains(&faulty));
+    let refused: Vec<_> = refused.iter().map(|entry| (entry.trip.seq, entry.refusal)).collect();
+    assert_eq!(refused, [(faulty, Some(Refusal::Malformed))]);
 }

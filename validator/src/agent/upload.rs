@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::link::lane::AskError;
 use crate::link::message::{Ack, AckCode, Confirm, FailureCode, TripBatch, TripResults};
-use crate::queue::segment::Entry;
-use crate::trip::TripStatus;
+use crate::queue::segment::{Entry, Refusal};
+use crate::trip::{TripReason, TripStatus};
 
 /// Trips of a batch.
 pub const BATCH_MAX: usize = 512;
@@ -61,6 +61,8 @@ pub struct Settled {
     pub questioned: usize,
     /// Trips by whose names the server knows others.
     pub conflicts: Vec<Entry>,
+    /// Trips that it will not take and has not recorded.
+    pub refused: Vec<Entry>,
 }
 
 impl Upload {
@@ -147,7 +149,8 @@ impl Upload {
         let results = match answer {
             Ok(results) => results.results,
             Err(AskError::Failed(FailureCode::Malformed)) => {
-                return (settled, self.handle_malformed(&batch));
+                settled.refused.extend(self.handle_malformed(batch));
+                return (settled, Step::Take);
             }
             Err(_) => return (settled, Step::Retry),
         };
@@ -159,6 +162,9 @@ impl Upload {
             match result.status {
                 TripStatus::Unavailable => self.left_behind = true,
                 TripStatus::Conflict => settled.conflicts.push(entry),
+                TripStatus::Rejected if result.reason == Some(TripReason::Terminal) => {
+                    settled.refused.push(Entry { refusal: Some(Refusal::Terminal), ..entry });
+                }
                 TripStatus::Accepted | TripStatus::Duplicate => settled.settled.push(result.seq),
                 TripStatus::Disputed | TripStatus::Rejected => {
                     settled.settled.push(result.seq);
@@ -174,15 +180,16 @@ impl Upload {
     }
 
     /// The batch holds something that the server does not understand: find out which.
-    fn handle_malformed(&mut self, batch: &BTreeMap<u64, Entry>) -> Step {
+    fn handle_malformed(&mut self, batch: BTreeMap<u64, Entry>) -> Option<Entry> {
         if batch.len() > 1 {
             self.limit = (batch.len() / 2).max(1);
-            return Step::Take;
+            return None;
         }
         self.limit = BATCH_MAX;
-        self.left_behind = true;
-        self.after = batch.keys().last().copied().unwrap_or(self.after);
-        Step::Take
+        let (seq, entry) = batch.into_iter().next()?;
+        self.after = seq;
+        self.confirmed.remove(&seq);
+        Some(Entry { refusal: Some(Refusal::Malformed), ..entry })
     }
 
     fn send(&mut self) -> Step {

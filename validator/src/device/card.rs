@@ -71,6 +71,18 @@ impl std::fmt::Debug for Card {
 mod tests {
     use super::*;
 
+    /// The example of the page for device makers.
+    #[test]
+    fn a_digest_is_as_the_page_says() {
+        let page = include_str!("../../README.md");
+        let key = CardKey::new(std::array::from_fn(|at| at as u8));
+        let Digest(digest) = key.mifare_uid("04:bc:d4:c2:e0:5c:80").unwrap();
+        let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(text, "6b6e322b1a796cf1516a43ae265ed2fd");
+        assert!(page.contains(&format!("its digest is `{text}`")));
+        assert!(page.contains("the key `000102030405060708090a0b0c0d0e0f`"));
+    }
+
     #[test]
     fn a_barcode_is_number_and_series() {
         let key = CardKey::new([1; 16]);

@@ -6,8 +6,8 @@ use crate::queue::segment::Entry;
 use crate::trip::{Trip, TripEvent, TripMode};
 use crate::verdict::Verdict;
 
-/// Grants and tickets that are remembered; the oldest grant is forgotten for a newer one. Each was made durable before
-/// it was answered, so that no device makes as many in an interval.
+/// Grants, and tickets, that are remembered; the oldest is forgotten for a newer one. Each was made
+/// durable before it was answered, so that no device makes as many in an interval.
 pub const GRANTS_MAX: usize = 65_536;
 const COMPANION_MARGIN_MS: i64 = 1_000;
 
@@ -63,13 +63,18 @@ impl Passback {
             self.grants.insert(place.clone(), grant);
         }
         if self.grants.len() > GRANTS_MAX {
-            let oldest = self.grants.iter().min_by_key(|(_, grant)| at_ms(&grant.trip));
+            let oldest = self.grants.iter().min_by_key(|(_, grant)| grant.trip.server_ms());
             let oldest = oldest.map(|(place, _)| place.clone());
             oldest.and_then(|place| self.grants.remove(&place));
         }
         let fresh = trip.event == TripEvent::Boarding && !trip.ticket.is_empty();
-        if fresh && self.tickets.len() < GRANTS_MAX {
-            self.tickets.insert(trip.ticket.clone(), at_ms(trip));
+        if fresh {
+            self.tickets.insert(trip.ticket.clone(), trip.server_ms());
+        }
+        if self.tickets.len() > GRANTS_MAX {
+            let oldest = self.tickets.iter().min_by_key(|(_, at_ms)| **at_ms);
+            let oldest = oldest.map(|(ticket, _)| ticket.clone());
+            oldest.and_then(|ticket| self.tickets.remove(&ticket));
         }
         Some(Noted { place, before, ticket: fresh.then(|| trip.ticket.clone()) })
     }
@@ -85,7 +90,7 @@ impl Passback {
 
     /// Forgets grants that no interval reaches any more.
     pub fn forget_before(&mut self, server_ms: i64) {
-        self.grants.retain(|_, grant| at_ms(&grant.trip) >= server_ms);
+        self.grants.retain(|_, grant| grant.trip.server_ms() >= server_ms);
         self.tickets.retain(|_, at_ms| *at_ms >= server_ms);
     }
 
@@ -98,7 +103,7 @@ impl Passback {
     pub fn seat(&self, tap: &TapPlace<'_>, interval_ms: i64) -> Seat {
         let place = place_of(tap.id_hash, tap.event, tap.stop);
         let Some(grant) = self.grants.get(&place) else { return Seat::Holder };
-        let after_ms = tap.server_ms.saturating_sub(at_ms(&grant.trip));
+        let after_ms = tap.server_ms.saturating_sub(grant.trip.server_ms());
         if after_ms.unsigned_abs() >= interval_ms.unsigned_abs() {
             return Seat::Holder;
         }
@@ -134,9 +139,4 @@ pub struct Noted {
 
 fn place_of(id_hash: [u8; 16], event: TripEvent, stop: &str) -> Place {
     Place { id_hash, ticket_office: event == TripEvent::TicketIssued, stop: stop.to_owned() }
-}
-
-/// When a trip was, by the server's clock.
-fn at_ms(trip: &Trip) -> i64 {
-    trip.at_ms.saturating_sub(trip.clock_offset_ms)
 }

@@ -354,3 +354,32 @@ fn a_ticket_without_a_card_is_a_right_of_its_own_once() {
     check(&code(Ticket { number: 79, ..first }), 3_600, Verdict::DenyNoRight);
     check(&code(bus_ticket(Some(&holder_x()))), 4, Verdict::DenyNoRight);
 }
+
+/// Past the limit a newly used ticket was not remembered, and could be used again at once.
+#[test]
+fn of_too_many_tickets_the_oldest_is_forgotten() {
+    let mut device = device();
+    let used = |device: &Device<Rights>, ticket: u64, now: Now| {
+        let journey = Journey { ticket: ticket.to_string(), ..journey(BUS) };
+        device.entry(&device.asked(NOBODY, journey, now))
+    };
+    for ticket in 0..=passback::GRANTS_MAX as u64 {
+        let entry = used(&device, ticket, at(TEN_MS + ticket as i64));
+        device.passback.note(&entry);
+    }
+    assert!(!device.passback.is_used("0"));
+    assert!(device.passback.is_used("1"));
+    assert!(device.passback.is_used(&passback::GRANTS_MAX.to_string()));
+}
+
+#[test]
+fn a_text_that_is_no_ticket_opens_no_door() {
+    let device = device();
+    for text in ["04BCD4C2E05C80", "9645010000000019", "", "ELT1:"] {
+        let Begun::Decided(outcome) = device.begin_ticket(text, journey(BUS), at(TEN_MS)) else {
+            panic!("the server is asked")
+        };
+        assert_eq!(outcome.verdict, Verdict::DenyNoRight, "{text}");
+        assert!(matches!(outcome.detail, Some(Detail::Ticket(_))), "{outcome:?}");
+    }
+}

@@ -22,6 +22,8 @@ struct State {
     /// Changes that fail before anything else happens.
     faults: u64,
     space: Option<u64>,
+    /// A file that the disk does not give back.
+    unreadable: Option<String>,
     changes: u64,
 }
 
@@ -86,6 +88,11 @@ impl MemoryFiles {
     /// Bytes that all files together may have from now on.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.state().space = bytes;
+    }
+
+    /// Lets a file, or none, be unreadable from now on.
+    pub fn spoil(&self, name: Option<&str>) {
+        self.state().unreadable = name.map(str::to_owned);
     }
 
     /// Changes made so far.
@@ -154,6 +161,9 @@ impl Files for MemoryFiles {
 
     fn read_at(&self, name: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let mut state = self.state();
+        if state.unreadable.as_deref() == Some(name) {
+            return Err(io::Error::other("injected"));
+        }
         let file = state.file(name)?;
         let from = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         let end = from.checked_add(into.len()).ok_or(io::ErrorKind::UnexpectedEof)?;

@@ -4,7 +4,7 @@
 //! follows another one resumes its session, and its first check may travel with the handshake.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,6 +66,14 @@ impl Dialer {
         Dialer::over(endpoint, identity)
     }
 
+    /// A socket of its own, for servers of either family where the machine has both.
+    pub fn bind_any(identity: Identity) -> Result<Dialer, ConnectError> {
+        let both = Endpoint::client(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
+        let endpoint =
+            both.or_else(|_| Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))));
+        Dialer::over(endpoint.map_err(|_| ConnectError::Socket)?, identity)
+    }
+
     /// A socket that many identities of one process share.
     pub fn over(endpoint: Endpoint, identity: Identity) -> Result<Dialer, ConnectError> {
         Ok(Dialer { endpoint, config: identity.client_config()? })
@@ -93,6 +101,23 @@ impl Dialer {
             Ok(connected) => connected,
             Err(_elapsed) => Err(ConnectError::TimedOut),
         }
+    }
+
+    /// The same with the first of several addresses of the server that brings a link; each has the
+    /// patience of the call.
+    pub async fn connect_any(
+        &self,
+        servers: &[SocketAddr],
+        call: Call<'_>,
+    ) -> Result<Connected, ConnectError> {
+        let mut failed = ConnectError::Lost;
+        for server in servers {
+            match self.connect(Call { server: *server, ..call }).await {
+                Err(error) => failed = error,
+                connected => return connected,
+            }
+        }
+        Err(failed)
     }
 
     async fn try_connect(&self, call: Call<'_>) -> Result<Connected, ConnectError> {

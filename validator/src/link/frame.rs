@@ -1,8 +1,8 @@
 //! Frames: how messages follow each other on a stream.
 //!
 //! Bytes, little-endian: length of the message (4), correlation (4), milliseconds that the sender
-//! waits for an answer, 0 where it waits for none (2), kind of the message (2), then the message,
-//! a MessagePack map of its fields by name.
+//! waits for an answer, 0 for the server's default (2), kind of the message (2), then the message,
+//! a MessagePack map of its fields by name. Answers and pushes bear 0 there.
 
 /// Bytes in front of a message.
 pub const HEADER_BYTES: usize = 12;
@@ -16,7 +16,7 @@ pub struct Header {
     pub length: u32,
     /// Repeated in the answer; free for the sender to choose.
     pub correlation: u32,
-    /// How long the sender waits for an answer, in milliseconds; 0 where it waits for none.
+    /// How long the sender waits for an answer, in milliseconds; 0 for the server's default.
     pub deadline_ms: u16,
     /// Which message follows, see [`crate::link::message::Kind`].
     pub kind: u16,

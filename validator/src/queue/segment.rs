@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteArray;
 
 use crate::files::{self, Files};
 use crate::link::message::Confirm;
@@ -35,6 +37,21 @@ pub struct Entry {
     /// How often the trip got another number, because the server knew another trip by the one it had.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub renumbered: u8,
+    /// Why the server will not take the trip, where it was put aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+}
+
+/// Why the server will not take a trip.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// It knows other trips by all the numbers that this one was given.
+    Conflict,
+    /// It cannot read it.
+    Malformed,
+    /// The terminal is not one of the carrier's.
+    Terminal,
 }
 
 fn is_zero(number: &u8) -> bool {
@@ -42,6 +59,21 @@ fn is_zero(number: &u8) -> bool {
 }
 
 impl Entry {
+    /// The trip's id, or the UUID (version 8) that it gets with another number: of the same trip
+    /// always the same.
+    pub fn name(&self) -> ByteArray<16> {
+        if let Some(name) = self.trip.trip_id {
+            return name;
+        }
+        let bytes = rmp_serde::to_vec_named(&self.trip).unwrap_or_default();
+        let hash = digest(&SHA256, &bytes);
+        let mut name: [u8; 16] = hash.as_ref().first_chunk().copied().unwrap_or_default();
+        let [_, _, _, _, _, _, version, _, variant, ..] = &mut name;
+        *version = *version & 0x0f | 0x80;
+        *variant = *variant & 0x3f | 0x80;
+        ByteArray::new(name)
+    }
+
     /// Appends the record of this entry.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), EntryError> {
         let body = rmp_serde::to_vec_named(self).map_err(|_| EntryError)?;
@@ -70,13 +102,15 @@ pub struct Segment {
     pub length: u64,
     /// Trips in it.
     pub trips: usize,
-    /// Those that are not settled: number and time, by the device's clock.
+    /// Those that are not settled: number and time, by the server's clock.
     pub pending: BTreeMap<u64, i64>,
     /// The highest sequence number in it.
     pub last: u64,
     /// Whether some of it cannot be read, so that a person may want to look at it.
     pub spoiled: bool,
-    /// When its newest trip was.
+    /// Whether it could not be read when that was last tried.
+    pub unreadable: bool,
+    /// When its newest trip was, by the server's clock.
     pub newest_ms: i64,
 }
 
@@ -90,15 +124,21 @@ impl Segment {
             pending: BTreeMap::new(),
             last: 0,
             spoiled: false,
+            unreadable: false,
             newest_ms: i64::MIN,
         }
     }
 
     /// Whether `name` is that of a segment.
     pub fn is_name(name: &str) -> bool {
-        let digits = name.strip_prefix(PREFIX);
-        digits
-            .is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+        Segment::first_of(name).is_some()
+    }
+
+    /// The first sequence number of the segment with this name.
+    pub fn first_of(name: &str) -> Option<u64> {
+        let digits = name.strip_prefix(PREFIX)?;
+        let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if plain { digits.parse().ok() } else { None }
     }
 
     /// Reads what is there of a file.
@@ -115,9 +155,9 @@ impl Segment {
     /// Takes note of a trip that is in the file.
     pub fn note(&mut self, trip: &Trip) {
         self.trips += 1;
-        self.pending.insert(trip.seq, trip.at_ms);
+        self.pending.insert(trip.seq, trip.server_ms());
         self.last = self.last.max(trip.seq);
-        self.newest_ms = self.newest_ms.max(trip.at_ms);
+        self.newest_ms = self.newest_ms.max(trip.server_ms());
     }
 }
 
@@ -135,11 +175,15 @@ pub struct Contents {
 impl Contents {
     /// Reads a file as far as it goes.
     pub fn read(files: &dyn Files, name: &str) -> io::Result<Contents> {
-        let bytes = files::read(files, name, SEGMENT_BYTES_MAX)?;
+        Ok(Contents::of(&files::read(files, name, SEGMENT_BYTES_MAX)?))
+    }
+
+    /// Reads the bytes of a file as far as they go.
+    pub fn of(bytes: &[u8]) -> Contents {
         let mut contents = Contents::default();
         let Some(mut rest) = bytes.strip_prefix(&MAGIC) else {
             contents.torn_bytes = bytes.len();
-            return Ok(contents);
+            return contents;
         };
         let mut unread = 0;
         contents.torn_bytes = rest.len();
@@ -155,7 +199,7 @@ impl Contents {
             contents.spoiled += std::mem::take(&mut unread);
             contents.torn_bytes = rest.len();
         }
-        Ok(contents)
+        contents
     }
 }
 

@@ -4,6 +4,7 @@ use serde_bytes::ByteArray;
 
 use super::*;
 use crate::files::memory::{MemoryFiles, Remains};
+use crate::queue::segment::Refusal;
 use crate::random::Random;
 use crate::trip::{Trip, TripEvent, TripMode};
 use crate::verdict::Verdict;
@@ -35,15 +36,15 @@ fn entry(mark: u64) -> Entry {
         ticket: String::new(),
         tx: None,
     };
-    Entry { trip, confirm: None, with_companion: false, renumbered: 0 }
+    Entry { trip, confirm: None, with_companion: false, renumbered: 0, refusal: None }
 }
 
 fn open(files: &MemoryFiles) -> (TripQueue, Recovered) {
     TripQueue::open(Arc::new(files.clone()), NOW_MS).unwrap()
 }
 
-fn marks(queue: &TripQueue) -> Vec<u64> {
-    let entries = queue.pending(0, usize::MAX).unwrap();
+fn marks(queue: &mut TripQueue) -> Vec<u64> {
+    let entries = queue.pending(0, usize::MAX).entries;
     entries.iter().map(|entry| entry.trip.tariff).collect()
 }
 
@@ -54,10 +55,10 @@ fn trips_stay_until_they_are_settled() {
     assert_eq!(queue.append(vec![entry(1), entry(2)], NOW_MS).unwrap(), [1, 2]);
     assert_eq!(queue.append(vec![entry(3)], NOW_MS).unwrap(), [3]);
     queue.settle(2);
-    assert_eq!(marks(&queue), [1, 3]);
-    assert_eq!(queue.pending(1, 1).unwrap()[0].trip.tariff, 3);
-    let (queue, recovered) = open(&files.after_power_cut(Remains::Nothing));
-    assert_eq!(marks(&queue), [1, 2, 3], "settling is not durable at once");
+    assert_eq!(marks(&mut queue), [1, 3]);
+    assert_eq!(queue.pending(1, 1).entries[0].trip.tariff, 3);
+    let (mut queue, recovered) = open(&files.after_power_cut(Remains::Nothing));
+    assert_eq!(marks(&mut queue), [1, 2, 3], "settling is not durable at once");
     assert_eq!(recovered.recent.len(), 3);
 }
 
@@ -74,6 +75,88 @@ fn settled_files_are_removed_once_their_trips_are_old() {
     assert_eq!(segments(), 3);
     queue.clean(NOW_MS + RETAINED_MS + 1);
     assert_eq!(segments(), 1, "the one that is written to stays");
+}
+
+/// The trips of all later files waited for ever behind the first one.
+#[test]
+fn a_file_that_cannot_be_read_holds_up_no_other() {
+    let files = MemoryFiles::default();
+    let (mut queue, _) = open(&files);
+    let trips = SEGMENT_TRIPS_MAX as u64;
+    queue.append((0..trips).map(entry).collect(), NOW_MS).unwrap();
+    queue.append(vec![entry(trips)], NOW_MS).unwrap();
+    let mut names = files.list().unwrap();
+    names.retain(|name| Segment::is_name(name));
+    files.spoil(Some(&names[0]));
+    let Pending { entries, unreadable } = queue.pending(0, usize::MAX);
+    assert_eq!(entries.iter().map(|entry| entry.trip.tariff).collect::<Vec<_>>(), [trips]);
+    assert!(unreadable.is_some());
+    assert_eq!((queue.unreadable_files(), queue.len()), (1, SEGMENT_TRIPS_MAX + 1));
+    // A start does not fail either, and gives no number twice.
+    let (mut queue, recovered) = open(&files);
+    assert_eq!((recovered.unread_files, queue.unreadable_files()), (1, 1));
+    assert_eq!(marks(&mut queue), [trips]);
+    assert!(queue.append(vec![entry(trips + 1)], NOW_MS).unwrap()[0] > trips + 1);
+    // It was only for a while.
+    files.spoil(None);
+    let (mut queue, _) = open(&files);
+    assert_eq!(marks(&mut queue), (0..trips + 2).collect::<Vec<_>>());
+}
+
+#[test]
+fn refused_trips_are_put_aside_and_never_dropped() {
+    let files = MemoryFiles::default();
+    let (mut queue, _) = open(&files);
+    queue.append((1..=3).map(entry).collect(), NOW_MS).unwrap();
+    let refused = |queue: &mut TripQueue, after| {
+        let mut entries = queue.pending(after, 1).entries;
+        entries.iter_mut().for_each(|entry| entry.refusal = Some(Refusal::Terminal));
+        entries
+    };
+    let first = refused(&mut queue, 0);
+    queue.refuse(&first).unwrap();
+    assert_eq!((marks(&mut queue), queue.refused()), (vec![2, 3], 1));
+    // Durable, with its reason, and not sent again.
+    let files = files.after_power_cut(Remains::Nothing);
+    let (mut queue, _) = open(&files);
+    assert_eq!((marks(&mut queue), queue.refused()), (vec![2, 3], 1));
+    let kept = Contents::read(&files, "refused-trips").unwrap();
+    assert_eq!(kept.entries, first);
+    // At any point of a power cut it is in one of both places.
+    let second = refused(&mut queue, 1);
+    for cut in 0..6 {
+        let files = files.after_power_cut(Remains::All);
+        let (mut queue, _) = open(&files);
+        files.cut_power_after(cut);
+        let is_done = queue.refuse(&second).is_ok();
+        for remains in [Remains::All, Remains::Nothing, Remains::Some(cut)] {
+            let (queue, _) = open(&files.after_power_cut(remains));
+            assert_eq!(queue.len() + queue.refused(), 3);
+            assert!(!is_done || queue.refused() == 2);
+        }
+    }
+    // Full is an error.
+    let crowd: Vec<Entry> = (10..10 + refused::REFUSED_TRIPS_MAX as u64)
+        .map(|seq| Entry { trip: Trip { seq, ..entry(1).trip }, ..entry(1) })
+        .collect();
+    assert!(matches!(queue.refuse(&crowd), Err(QueueError::RefusedFull)));
+    assert_eq!((marks(&mut queue), queue.refused()), (vec![2, 3], 1));
+}
+
+#[test]
+fn trips_age_by_the_servers_clock() {
+    let files = MemoryFiles::default();
+    let (mut queue, _) = open(&files);
+    let tapped = |at_ms, clock_offset_ms| {
+        let trip = Trip { at_ms, clock_offset_ms, ..entry(1).trip };
+        vec![Entry { trip, ..entry(1) }]
+    };
+    // A device whose clock began in 1970, once it knew how far it was behind, and once before.
+    queue.append(tapped(60_000, 60_000 - NOW_MS), NOW_MS).unwrap();
+    queue.append(tapped(70_000, 0), 70_000).unwrap();
+    assert!(queue.check_room(1, NOW_MS + 1).is_ok());
+    let late = NOW_MS + AGE_DAYS_MAX * MS_PER_DAY + 1;
+    assert!(matches!(queue.check_room(1, late), Err(QueueError::TooOld)));
 }
 
 #[test]
@@ -108,11 +191,11 @@ fn a_full_disk_refuses_and_leaves_no_refused_trip_behind() {
             }
         }
         assert!(expected.len() < 7, "the space was enough");
-        assert_eq!(marks(&open(&files.after_power_cut(Remains::All)).0), expected);
+        assert_eq!(marks(&mut open(&files.after_power_cut(Remains::All)).0), expected);
         files.limit_space(None);
         queue.append(vec![entry(9)], NOW_MS).unwrap();
         expected.push(9);
-        assert_eq!(marks(&open(&files).0), expected);
+        assert_eq!(marks(&mut open(&files).0), expected);
     }
 }
 
@@ -186,8 +269,8 @@ impl Promised {
         }
     }
 
-    fn check(&self, queue: &TripQueue) {
-        let found = queue.pending(0, usize::MAX).unwrap();
+    fn check(&self, queue: &mut TripQueue) {
+        let found = queue.pending(0, usize::MAX).entries;
         let found: BTreeMap<u64, u64> =
             found.iter().map(|entry| (entry.trip.tariff, entry.trip.seq)).collect();
         for (mark, seq) in &self.waiting {
@@ -221,9 +304,9 @@ fn a_power_cut_at_any_point_loses_nothing_and_repeats_no_number() {
                     _ => Remains::Some(random.number()),
                 };
                 files = files.after_power_cut(remains);
-                let (queue, _) = TripQueue::open(Arc::new(files.clone()), NOW_MS).unwrap();
+                let (mut queue, _) = TripQueue::open(Arc::new(files.clone()), NOW_MS).unwrap();
                 eprintln!("seed {seed}, cut {cut}, round {round}, {remains:?}");
-                promised.check(&queue);
+                promised.check(&mut queue);
             }
         }
     }
@@ -241,8 +324,8 @@ fn trips_refused_while_the_power_is_on_never_come_back() {
         let last = queue.append(vec![entry(u64::MAX)], NOW_MS).unwrap()[0];
         queue.settle(last);
         for remains in [Remains::All, Remains::Nothing, Remains::Some(seed)] {
-            let (queue, _) = open(&files.after_power_cut(remains));
-            let found = marks(&queue);
+            let (mut queue, _) = open(&files.after_power_cut(remains));
+            let found = marks(&mut queue);
             assert!(found.iter().all(|mark| !promised.refused.contains(mark)), "seed {seed}");
         }
     }

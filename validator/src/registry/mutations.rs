@@ -7,55 +7,21 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
-use engine::calendar::{Day, UtcOffset};
-use engine::ids::{CategoryId, OrganizationId, ServiceId};
+use engine::calendar::Day;
+use engine::ids::ServiceId;
 use proptest::prelude::*;
 
 use super::delta::Delta;
+use super::fixture::{header, key, right, signers};
 use super::header::Header;
 use super::reader::RegistryFile;
 use super::rights::{Dictionary, Entitlement, Right, entitlement};
 use super::writer::Writer;
 use super::*;
-use crate::link::message::Signer;
+use crate::random::Random;
 use crate::signing::{Purpose, SigningKey};
 
 type Content = BTreeMap<u64, Vec<Right>>;
-
-fn key() -> SigningKey {
-    SigningKey::from_seed(&[5; 32]).unwrap()
-}
-
-fn signers() -> Vec<Signer> {
-    vec![key().signer().clone()]
-}
-
-fn right(service: u32, category: u32) -> Right {
-    Right {
-        service: ServiceId(service),
-        category: CategoryId(category),
-        valid_from: Day::BEGINNING,
-        valid_to: Day::FOREVER,
-        discount_percent: 100,
-        companion: false,
-        limited: false,
-        offline: true,
-    }
-}
-
-fn header(version: u64, count: usize) -> Header {
-    Header {
-        organization: OrganizationId(3),
-        version,
-        built_at_ms: 1_748_822_400_000,
-        valid_until_ms: 1_748_995_200_000,
-        utc_offset: UtcOffset(18_000),
-        signer: key().signer().id,
-        count: u64::try_from(count).unwrap(),
-        lists: 0,
-        dictionary_bytes: 0,
-    }
-}
 
 fn bytes(version: u64, content: &Content) -> Vec<u8> {
     let dictionary = Dictionary::of(content.values().cloned()).unwrap();
@@ -211,19 +177,10 @@ fn mutations() -> u64 {
     set.map_or(20_000, |count| count.parse().expect("a number"))
 }
 
-/// SplitMix64.
-fn next_random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
 /// Changes one to four bytes, or cuts or repeats a piece.
-fn mutate(bytes: &[u8], state: &mut u64) -> Vec<u8> {
+fn mutate(bytes: &[u8], random: &mut Random) -> Vec<u8> {
     let mut mutated = bytes.to_vec();
-    let mut below = |end: usize| usize::try_from(next_random(state)).unwrap() % end.max(1);
+    let mut below = |end: usize| usize::try_from(random.below(end as u64)).unwrap();
     for _ in 0..below(4) + 1 {
         // The beginning has the numbers that everything else hangs on.
         let end = if below(2) == 0 { mutated.len() } else { mutated.len().min(300) };
@@ -266,9 +223,9 @@ fn mutated_registries_neither_pass_nor_panic() {
     let content = content(300, 0);
     let good = bytes(7, &content);
     let file = tempfile::tempfile().unwrap();
-    let mut state = 1;
+    let mut random = Random::new(1);
     for round in 0..mutations() {
-        let mut mutated = mutate(&good, &mut state);
+        let mut mutated = mutate(&good, &mut random);
         let hostile = round % 8 == 0;
         if hostile {
             reseal(&mut mutated, Purpose::Registry);
@@ -291,9 +248,9 @@ fn mutated_deltas_neither_pass_nor_panic() {
     let [old, new] = [bytes(5, &content(300, 0)), bytes(7, &content(300, 1))];
     let [old, new] = [open(&old).unwrap(), open(&new).unwrap()];
     let good = Delta::between(&old, &new).unwrap().to_bytes(&key()).unwrap();
-    let mut state = 2;
+    let mut random = Random::new(2);
     for round in 0..mutations() {
-        let mut mutated = mutate(&good, &mut state);
+        let mut mutated = mutate(&good, &mut random);
         let hostile = round % 8 == 0;
         if hostile {
             reseal(&mut mutated, Purpose::Delta);

@@ -1,48 +1,17 @@
-use engine::calendar::{Day, UtcOffset};
-use engine::ids::{CategoryId, OrganizationId};
 use tempfile::TempDir;
 
 use super::*;
-use crate::registry::header::Header;
-use crate::registry::rights::{self, Dictionary};
+use crate::registry::fixture::{self, header, key, right, signers};
+use crate::registry::rights::Dictionary;
 use crate::registry::writer::Writer;
 use crate::registry::{Entry, ShortDigest};
-use crate::signing::SigningKey;
 
-const ORGANIZATION: u32 = 3;
-
-fn key() -> SigningKey {
-    SigningKey::from_seed(&[5; 32]).unwrap()
-}
-
-fn signers() -> Vec<Signer> {
-    vec![key().signer().clone()]
-}
+const ORGANIZATION: u32 = fixture::ORGANIZATION.0;
 
 /// A registry of `version` cards.
 fn file(version: u64) -> Vec<u8> {
-    let right = rights::Right {
-        service: ServiceId(1),
-        category: CategoryId(10),
-        valid_from: Day::BEGINNING,
-        valid_to: Day::FOREVER,
-        discount_percent: 100,
-        companion: false,
-        limited: false,
-        offline: true,
-    };
-    let header = Header {
-        organization: OrganizationId(ORGANIZATION),
-        version,
-        built_at_ms: 1_748_822_400_000,
-        valid_until_ms: 1_748_995_200_000,
-        utc_offset: UtcOffset(18_000),
-        signer: key().signer().id,
-        count: version,
-        lists: 0,
-        dictionary_bytes: 0,
-    };
-    let dictionary = Dictionary::of([vec![right]]).unwrap();
+    let header = header(version, usize::try_from(version).unwrap());
+    let dictionary = Dictionary::of([vec![right(1, 10)]]).unwrap();
     let mut writer = Writer::new(Vec::new(), header, &dictionary).unwrap();
     for number in 1..=version {
         let digest = ShortDigest::from_number(number << 40).unwrap();

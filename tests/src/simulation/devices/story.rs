@@ -323,7 +323,7 @@ impl Story {
                     self.note(|| format!("  {terminal} shows {notice:?}"));
                     let wrong = matches!(
                         notice,
-                        Notice::TripsRenumbered { .. } | Notice::TripUnresolved { .. }
+                        Notice::TripsRenumbered { .. } | Notice::TripRefused { .. }
                     );
                     assert!(!wrong, "{notice:?} although no number is used twice");
                 }

@@ -88,6 +88,8 @@ pub(super) struct Server {
     pub(super) confirmed: BTreeSet<u64>,
     pub(super) cancelled: BTreeSet<u64>,
     pub(super) last_tx: u64,
+    /// What it says to every trip, recording none.
+    pub(super) refuses: Option<(TripStatus, Option<TripReason>)>,
 }
 
 impl Server {
@@ -117,6 +119,7 @@ impl Server {
             let seq = trip.seq;
             let named = trip.trip_id.is_some_and(|name| self.names.contains(&name.into_array()));
             let (status, reason) = match self.trips.get(&seq) {
+                _ if self.refuses.is_some() => self.refuses.unwrap(),
                 Some(known) if *known == trip => (TripStatus::Duplicate, None),
                 Some(_) => (TripStatus::Conflict, None),
                 None if named => (TripStatus::Conflict, None),
