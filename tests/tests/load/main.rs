@@ -6,7 +6,9 @@
 mod commands;
 mod links;
 mod stage;
+mod tokens;
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use loadtest::verdict::Outcome;
@@ -133,4 +135,38 @@ fn a_rotated_key_refuses_until_it_is_back() {
     assert_eq!(last.refused, 0, "the old secrets are back");
     assert!(run.audit.unwrap().is_clean());
     check_missed(&verdict, "slow or unanswered checks");
+}
+
+/// What a selector of a rule asks of a series: its labels and what they may be.
+fn selectors(rules: &str) -> BTreeSet<(String, Vec<(String, Vec<String>)>)> {
+    let mut selectors = BTreeSet::new();
+    for part in rules.split("eligo_").skip(1) {
+        let (name, rest) = part.split_once('{').unwrap();
+        let (labels, _) = rest.split_once('}').unwrap();
+        let label = |label: &str| {
+            let (name, values) = label.split_once('=').unwrap();
+            let values = values.trim_start_matches('~').trim_matches('"').split('|');
+            (name.to_owned(), values.map(str::to_owned).collect())
+        };
+        let labels = labels.split(',').map(label).filter(|(name, _)| name != "job").collect();
+        selectors.insert((format!("eligo_{name}{{"), labels));
+    }
+    selectors
+}
+
+#[test]
+fn the_rules_watch_what_the_server_counts() {
+    let stage = Stage::set();
+    let metrics = stage.server.metrics();
+    let rules = loadtest::openslo::rules(&loadtest::objective::contract(4), "any");
+    let selectors = selectors(&rules);
+    assert_eq!(selectors.len(), 12, "{selectors:?}");
+    for (name, labels) in selectors {
+        let found = metrics.lines().filter(|line| line.starts_with(&name)).any(|line| {
+            labels.iter().all(|(label, values)| {
+                values.iter().any(|value| line.contains(&format!("{label}=\"{value}\"")))
+            })
+        });
+        assert!(found, "{name} {labels:?}");
+    }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use loadtest::execution::Execution;
+use loadtest::execution::{Execution, Watch};
 use loadtest::registry::Registry;
 use loadtest::run::Run;
 use loadtest::scenario::Scenario;
@@ -43,10 +43,15 @@ impl Stage {
 
     /// Runs a scenario of some seconds at an address.
     pub fn run(&self, address: SocketAddr, more: &str) -> (Run, Verdict) {
-        let scenario = Scenario::parse(&self.scenario(address, more)).unwrap();
+        self.run_and_watch(&self.scenario(address, more), &mut ())
+    }
+
+    /// Runs any scenario.
+    pub fn run_and_watch(&self, scenario: &str, watch: &mut dyn Watch) -> (Run, Verdict) {
+        let scenario = Scenario::parse(scenario).unwrap();
         let registry = Registry::load(&self.registry, 100_000, scenario.seed).unwrap();
         let execution = Execution::prepare(&scenario, &registry).unwrap();
-        let run = execution.run(scenario.arrivals.as_ref(), &mut ()).unwrap();
+        let run = execution.run(scenario.arrivals.as_ref(), watch).unwrap();
         let mut punctual = run.clone();
         punctual.seconds.iter_mut().for_each(|second| second.lateness_p99 = 0);
         let verdict = judge(&punctual);
