@@ -14,8 +14,6 @@ use engine::trips::trip::{
 use validator::trip as wire;
 use validator::verdict::Verdict;
 
-use crate::link::limits::DEADLINE_DEFAULT;
-
 /// Records the trips that come over the link.
 pub struct EngineTrips(pub Engine);
 
@@ -23,14 +21,13 @@ impl EngineTrips {
     /// Records trips of a terminal; one result for each, in order, once they are durable.
     pub async fn submit(
         &self,
-        organization: OrganizationId,
-        terminal: TerminalId,
+        scope: UploadScope,
         trips: Vec<wire::Trip>,
+        deadline: Deadline,
     ) -> Vec<wire::TripResult> {
-        let scope = UploadScope { organization, terminal: Some(terminal) };
         let numbers: Vec<u64> = trips.iter().map(|trip| trip.seq).collect();
-        let trips = trips.into_iter().map(|trip| trip_of(trip, organization, Some(terminal)));
-        let deadline = Deadline::within(DEADLINE_DEFAULT);
+        let trips = trips.into_iter();
+        let trips = trips.map(|trip| trip_of(trip, scope.organization, scope.terminal));
         let outcomes = self.0.trips().upload(scope, trips.collect(), deadline).await;
         let results = numbers.into_iter().zip(outcomes);
         results.map(|(seq, outcome)| result_of(seq, outcome)).collect()

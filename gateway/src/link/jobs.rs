@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use engine::command::Deadline;
 use engine::ids::OrganizationId;
+use engine::trips::clerk::UploadScope;
 use serde_bytes::ByteBuf;
 use tokio::sync::mpsc::Sender;
 use validator::link::message::{
@@ -106,7 +107,8 @@ impl Errand {
         if trips.len() > BATCH_TRIPS_MAX {
             return Err(FailureCode::Malformed);
         }
-        let submitted = link.trips.submit(organization, self.session.device.terminal, trips);
+        let scope = UploadScope { organization, terminal: Some(self.session.device.terminal) };
+        let submitted = link.trips.submit(scope, trips, self.deadline);
         match tokio::time::timeout_at(until, submitted).await {
             Ok(results) => Ok(TripResults { results }),
             Err(_elapsed) => Err(FailureCode::Unavailable),
