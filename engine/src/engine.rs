@@ -372,6 +372,7 @@ impl Engine {
             holders: registry.holder_count(),
             revision: registry.id(),
             transactions: partition.ledger().transaction_count(),
+            open_transactions: partition.ledger().open_count(),
             shards,
             durable: partition.durable(),
             frames: partition.frames(),

@@ -311,6 +311,11 @@ impl Ledger {
         self.transactions.count()
     }
 
+    /// Transactions in memory that are neither confirmed nor cancelled.
+    pub fn open_count(&self) -> usize {
+        self.transactions.open_count()
+    }
+
     /// Openings that were never journaled because too many waited.
     pub fn openings_dropped(&self) -> u64 {
         self.openings_dropped.load(Ordering::Relaxed)

@@ -15,6 +15,8 @@ pub struct EngineStatus {
     pub revision: RevisionId,
     /// Transactions in memory.
     pub transactions: usize,
+    /// Those of them that are neither confirmed nor cancelled.
+    pub open_transactions: usize,
     /// The shards.
     pub shards: Vec<ShardStatus>,
     /// Everything below is durable.

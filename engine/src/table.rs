@@ -39,12 +39,18 @@ pub struct Table {
     /// Held to change the list. A std lock: nobody awaits inside.
     listing: Mutex<()>,
     count: AtomicUsize,
+    open: AtomicUsize,
 }
 
 impl Table {
     /// An empty table.
     pub fn new() -> Table {
-        Table { blocks: ArcSwap::default(), listing: Mutex::default(), count: AtomicUsize::new(0) }
+        Table {
+            blocks: ArcSwap::default(),
+            listing: Mutex::default(),
+            count: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        }
     }
 
     /// Lets `change` see and change what is known of a transaction, alone; returns what it returns.
@@ -62,13 +68,10 @@ impl Table {
         let Some(mut slot) = segment.and_then(|segment| slot(segment, id)) else {
             return change(&mut None);
         };
-        let before = slot.is_some();
+        let (was_known, was_open) = (slot.is_some(), is_open(&slot));
         let result = change(&mut slot);
-        match (before, slot.is_some()) {
-            (false, true) => self.count.fetch_add(1, Ordering::Relaxed),
-            (true, false) => self.count.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
+        recount(&self.count, was_known, slot.is_some());
+        recount(&self.open, was_open, is_open(&slot));
         result
     }
 
@@ -83,8 +86,9 @@ impl Table {
     pub fn retain(&self, mut keep: impl FnMut(TransactionId, &Entry) -> bool) {
         self.each_slot(|id, slot| {
             if slot.as_ref().is_some_and(|entry| !keep(id, entry)) {
+                recount(&self.count, true, false);
+                recount(&self.open, is_open(slot), false);
                 *slot = None;
-                self.count.fetch_sub(1, Ordering::Relaxed);
             }
         });
     }
@@ -114,6 +118,11 @@ impl Table {
     /// How many transactions there are.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are neither confirmed nor cancelled.
+    pub fn open_count(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     fn each_slot(&self, mut visit: impl FnMut(TransactionId, &mut Option<Entry>)) {
@@ -155,6 +164,18 @@ impl Default for Table {
 #[cold]
 fn vacant_segment() -> Segment {
     (0..SEGMENT_SLOTS).map(|_| Mutex::new(None)).collect()
+}
+
+fn is_open(slot: &Option<Entry>) -> bool {
+    matches!(slot, Some(Entry::Open(_)))
+}
+
+fn recount(counter: &AtomicUsize, before: bool, after: bool) {
+    match (before, after) {
+        (false, true) => counter.fetch_add(1, Ordering::Relaxed),
+        (true, false) => counter.fetch_sub(1, Ordering::Relaxed),
+        _ => 0,
+    };
 }
 
 fn find(blocks: &Blocks, id: TransactionId) -> Option<&OnceLock<Segment>> {
@@ -204,7 +225,7 @@ mod tests {
             open(&table, id);
         }
         assert_eq!(ids(&table), [1, SEGMENT_SLOTS, BLOCK_SLOTS - 1, BLOCK_SLOTS, last]);
-        assert_eq!(table.count(), 5);
+        assert_eq!((table.count(), table.open_count()), (5, 5));
         assert_eq!(table.look(TransactionId(BLOCK_SLOTS), |_| ()), Some(()));
         assert_eq!(table.look(TransactionId(2 * BLOCK_SLOTS), |_| ()), None);
 

@@ -235,6 +235,7 @@ struct EngineMetrics {
     holders: IntGauge,
     revision: IntGauge,
     transactions: IntGauge,
+    open_transactions: IntGauge,
     trips: IntGauge,
     waiting: IntGaugeVec,
     up: IntGaugeVec,
@@ -352,6 +353,10 @@ impl EngineMetrics {
             holders: gauge("eligo_holders", "Holders in the registry")?,
             revision: gauge("eligo_registry_revision", "Revision of the registry")?,
             transactions: gauge("eligo_transactions", "Transactions in memory")?,
+            open_transactions: gauge(
+                "eligo_open_transactions",
+                "Transactions in memory that are neither confirmed nor cancelled",
+            )?,
             trips: gauge("eligo_trips", "Trips in memory")?,
             waiting: by_shard("eligo_shard_waiting", "Commands that wait for a shard")?,
             up: by_shard("eligo_shard_up", "1 while a shard takes commands")?,
@@ -387,6 +392,7 @@ impl EngineMetrics {
         self.holders.set(whole(status.holders));
         self.revision.set(i64::try_from(status.revision.0).unwrap_or(i64::MAX));
         self.transactions.set(whole(status.transactions));
+        self.open_transactions.set(whole(status.open_transactions));
         self.trips.set(whole(status.trips));
         for (shard, shard_status) in status.shards.iter().enumerate() {
             let shard = shard.to_string();
