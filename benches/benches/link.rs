@@ -1,8 +1,10 @@
 //! The validators' link beside a bare quinn echo of the same sizes, with the same settings of the
-//! transport: server on core 0, driver on core 1, interleaved rounds, medians.
+//! transport: server on core 0, driver on core 1, interleaved rounds, medians. Durable confirms stand
+//! beside Redis where `redis-server` is installed, with as many in flight.
 //!
 //! `ELIGO_BENCH_HOLDERS`, `ELIGO_BENCH_SECONDS` and `ELIGO_BENCH_DEVICES` change size and length;
-//! `ELIGO_BENCH_ONLY` picks `checks`, `lone`, `fleet`, `confirms` or `idle`.
+//! `ELIGO_BENCH_ONLY` picks `checks`, `lone`, `confirms`, `fleet` or `idle`; `checks-1`, `checks-8`,
+//! `confirms-1` and `confirms-8` pick one of the two rows.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use benches::devices::{Device, Driven, NextFrame, TakeAnswer, drive};
 use benches::population::{SEED, next_random};
+use benches::redis::{self, Redis};
 use benches::report::{
     median, print_figure, print_ratio, processor_seconds_of, resident_bytes_of, setting,
 };
@@ -55,16 +58,20 @@ fn main() {
     local.block_on(&runtime, async {
         let bench = Bench::new(directory.path()).await;
         let only = std::env::var("ELIGO_BENCH_ONLY").ok();
-        let wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
-        if wanted("checks") {
+        let wanted = |name: &str| only.as_deref().is_none_or(|only| name.starts_with(only));
+        if wanted("checks-1") {
             bench.checks(1, 64, "≥ 0.75").await;
+        }
+        if wanted("checks-8") {
             bench.checks(8, 16, "≥ 0.65").await;
         }
         if wanted("lone") {
             bench.lone().await;
         }
-        if wanted("confirms") {
+        if wanted("confirms-1") {
             bench.confirms(1, 128).await;
+        }
+        if wanted("confirms-8") {
             bench.confirms(8, 64).await;
         }
         if wanted("fleet") {
@@ -154,8 +161,8 @@ impl Bench {
         let more = ["--import", &path("registry.ndjson"), "--quic", "127.0.0.1:0"];
         let limits = ["--quic-pki-dir", &path("pki"), "--quic-in-flight-max", "4096"];
         let free = ["--quic-messages-per-second", "0"];
-        // No snapshot falls into a measurement.
-        let still = ["--snapshot-records", "1000000000"];
+        // Neither a snapshot nor a build of holder registries falls into a measurement.
+        let still = ["--snapshot-records", "1000000000", "--registry-build-at", "never"];
         let arguments = [&more[..], &limits, &free, &still].concat();
         let server = Target::serve(&eligo(), &directory.join("data"), &arguments);
         let mut bench = Bench {
@@ -281,33 +288,71 @@ impl Bench {
     }
 
     async fn confirms(&self, devices: u64, in_flight: u32) {
-        let mut rates = vec![];
+        let place = tempfile::Builder::new().prefix(".tmp").tempdir_in(".").unwrap();
+        let mut redis = Redis::start(place.path());
+        let (mut rates, mut beside) = (vec![], vec![]);
         for _ in 0..ROUNDS {
-            let opened = Rc::new(RefCell::new(Vec::new()));
-            let granted = opened.clone();
-            let collect: TakeAnswer = Rc::new(move |message| {
-                let result: CheckResult = wire::decode(message).unwrap();
-                granted.borrow_mut().extend(result.tx.zip(result.holder).zip(result.category));
-            });
-            let one = self.devices(&self.server, 1).await;
-            let checks = self.random_checks();
-            drive(one, 64, self.duration, &checks, &collect).await;
-            let waiting = opened.clone();
-            let confirms: NextFrame = Rc::new(move |correlation, out| {
-                let Some(((tx, holder), category)) = waiting.borrow_mut().pop() else {
-                    return false;
-                };
-                let (price, discounted) = (Some(30_000), Some(10_000));
-                let confirm = Confirm { tx, holder, category, price, discounted };
-                wire::push(out, correlation, 3_000, &confirm);
-                true
-            });
-            let devices = self.devices(&self.server, devices).await;
-            let done: TakeAnswer = Rc::new(|message| assert_eq!(message, ACK_DONE));
-            rates.push(drive(devices, in_flight, self.duration, &confirms, &done).await.rate);
+            rates.push(self.confirm_all(devices, in_flight).await);
+            if let Some(redis) = &mut redis {
+                let connections = devices * u64::from(in_flight) / redis::PIPELINED;
+                beside.push(redis.confirms(connections, self.duration).await);
+            }
         }
         let what = format!("durable confirms over QUIC, {devices} × {in_flight} in flight");
         print_figure(&what, median(&rates), "confirms/s", "≥ 100000");
+        if redis.is_some() {
+            let what = format!("{what}, Redis `always`, {} pipelined", redis::PIPELINED);
+            print_ratio(&what, median(&rates), median(&beside), "confirms/s", "≥ 3.5");
+        }
+    }
+
+    /// Confirms a second.
+    async fn confirm_all(&self, devices: u64, in_flight: u32) -> f64 {
+        let waiting = self.open().await;
+        let confirms: NextFrame = Rc::new(move |correlation, out| {
+            let Some(CheckResult { tx, holder, category, .. }) = waiting.borrow_mut().pop() else {
+                return false;
+            };
+            let (Some(tx), Some(holder), Some(category)) = (tx, holder, category) else {
+                panic!("not granted");
+            };
+            let (price, discounted) = (Some(30_000), Some(10_000));
+            let confirm = Confirm { tx, holder, category, price, discounted };
+            wire::push(out, correlation, 3_000, &confirm);
+            true
+        });
+        let devices = self.devices(&self.server, devices).await;
+        let done: TakeAnswer = Rc::new(|message| assert_eq!(message, ACK_DONE));
+        let journal = || JOURNAL.map(|name| self.server.figure(name));
+        let before = journal();
+        let driven = drive(devices, in_flight, self.duration, &confirms, &done).await;
+        let after = journal();
+        let [frames, records, syncs] = std::array::from_fn(|at| after[at] - before[at]);
+        println!(
+            "  {:.0}/s, p50 {} µs, p99 {} µs, {:.0} records a frame, sync {:.0} µs",
+            driven.rate,
+            driven.latency.value_at_quantile(0.5) / 1_000,
+            driven.latency.value_at_quantile(0.99) / 1_000,
+            records / frames,
+            syncs / frames * 1e6,
+        );
+        driven.rate
+    }
+
+    /// Checks that were granted, and are journaled.
+    async fn open(&self) -> Rc<RefCell<Vec<CheckResult>>> {
+        let opened = Rc::new(RefCell::new(Vec::new()));
+        let granted = opened.clone();
+        let collect: TakeAnswer = Rc::new(move |message| {
+            let result: CheckResult = wire::decode(message).unwrap();
+            if result.tx.is_some() {
+                granted.borrow_mut().push(result);
+            }
+        });
+        let one = self.devices(&self.server, 1).await;
+        drive(one, 64, self.duration, &self.random_checks(), &collect).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        opened
     }
 
     async fn idle(&self) {
@@ -338,6 +383,13 @@ fn print_processor(what: &str, ours: &Rounds, echo: &Rounds) {
     let (ours, echo) = (median(&ours.processor_us), median(&echo.processor_us));
     print_ratio(&format!("{what}, processor"), ours, echo, "µs a check", "none");
 }
+
+/// Frames, records, and seconds of syncs.
+const JOURNAL: [&str; 3] = [
+    "eligo_journal_frames_total",
+    "eligo_journal_records_total",
+    "eligo_journal_sync_seconds_total",
+];
 
 /// `Ack { code: Done }`.
 const ACK_DONE: &[u8] = b"\x81\xa4code\xa4done";

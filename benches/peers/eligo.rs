@@ -1,6 +1,5 @@
 //! eligo: the real server, its confirms and checks over HTTP/1.1 on loopback.
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,7 +41,7 @@ impl Eligo {
             (1..=SNAPSHOT_CHECKS).map(|at| check_body(at % data.holders + 1)).collect();
         let body = format!(r#"{{"checks":[{}]}}"#, checks.join(","));
         ask(self.stream(), &post("/api/v2/checks", &self.token, &body), answer_end);
-        while self.metric("eligo_snapshot_age_seconds") < 0.0 {
+        while self.server.as_ref().unwrap().figure("eligo_snapshot_age_seconds") < 0.0 {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -95,15 +94,6 @@ impl Eligo {
 
     fn stream(&self) -> TcpStream {
         TcpStream::connect(self.server.as_ref().unwrap().http).unwrap()
-    }
-
-    fn metric(&self, name: &str) -> f64 {
-        let admin = self.server.as_ref().unwrap().admin.unwrap();
-        let mut stream = TcpStream::connect(admin).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap()
     }
 }
 

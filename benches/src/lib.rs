@@ -11,5 +11,6 @@ pub mod client;
 pub mod devices;
 pub mod pace;
 pub mod population;
+pub mod redis;
 pub mod report;
 pub mod target;

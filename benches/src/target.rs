@@ -1,7 +1,7 @@
 //! Servers to measure, each a process of its own on core 0; the driver keeps to core 1.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -45,6 +45,15 @@ impl Target {
         Target::start(program, &arguments)
     }
 
+    /// One of its figures; it must be eligo.
+    pub fn figure(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect(self.admin.unwrap()).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap()
+    }
+
     /// Its process id.
     pub fn process(&self) -> u32 {
         self.child.id()
@@ -66,8 +75,12 @@ pub fn keep_to_core_1() {
     assert!(pinned.unwrap().success(), "taskset failed");
 }
 
-/// The binary `eligo`, built in release.
+/// The binary `eligo`, built in release, or the one that `ELIGO_BENCH_SERVER` names: so a change is
+/// measured beside what was before it.
 pub fn eligo() -> PathBuf {
+    if let Some(named) = std::env::var_os("ELIGO_BENCH_SERVER") {
+        return PathBuf::from(named);
+    }
     let this = std::env::current_exe().unwrap();
     let release = this.ancestors().nth(2).unwrap().to_owned();
     let mut build = Command::new(env!("CARGO"));
