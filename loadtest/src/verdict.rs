@@ -348,12 +348,11 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
     let rate = if budget > 0.0 { minutes / budget } else { 0.0 };
     let used = if minutes_max > 0.0 { minutes / minutes_max * 100.0 } else { 0.0 };
     let (minutes_text, used) = (trimmed(minutes, 2), percent_text(used));
-    let mut measured = format!("{minutes_text} min, {used} of the budget, at {rate:.1}\u{a0}×");
+    let measured = format!("{minutes_text} min, {used} of the budget, at {rate:.1}\u{a0}×");
     // Seconds are summed as fractions; a microsecond is no downtime.
     let outcome = if minutes > minutes_max + 1e-8 {
         Outcome::Fail
     } else if seen.is_cut || (observed < MONTH_MINUTES && minutes > budget + 1e-8) {
-        measured.push_str(", too short a run");
         Outcome::NotEnoughData
     } else {
         Outcome::Pass

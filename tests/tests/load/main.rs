@@ -137,8 +137,11 @@ fn a_rotated_key_refuses_until_it_is_back() {
     check_missed(&verdict, "slow or unanswered checks");
 }
 
-/// What a selector of a rule asks of a series: its labels and what they may be.
-fn selectors(rules: &str) -> BTreeSet<(String, Vec<(String, Vec<String>)>)> {
+/// Labels and what they may be.
+type Labels = Vec<(String, Vec<String>)>;
+
+/// What the selectors of rules ask of series.
+fn selectors(rules: &str) -> BTreeSet<(String, Labels)> {
     let mut selectors = BTreeSet::new();
     for part in rules.split("eligo_").skip(1) {
         let (name, rest) = part.split_once('{').unwrap();
