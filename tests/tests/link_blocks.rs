@@ -79,6 +79,8 @@ fn every_connected_device_hears_of_a_block() {
             let dialer = stage.depot.dialer(terminal);
             connected.push((connect(&dialer, stage.quic(), terminal).await.unwrap(), dialer));
         }
+        let metrics = stage.server.metrics();
+        assert!(metrics.contains("eligo_link_connections 100"), "{metrics}");
         let key = card_key(&connected[0].0.link);
         let card = key.client_code("HXHXHX01").unwrap();
         let begun = Instant::now();
@@ -104,8 +106,6 @@ fn every_connected_device_hears_of_a_block() {
         println!(
             "the import was answered after {imported:?}, the slowest device heard after {slowest:?}"
         );
-        let metrics = stage.server.metrics();
-        assert!(metrics.contains("eligo_link_connections 100"), "{metrics}");
     });
 }
 
