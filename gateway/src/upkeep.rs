@@ -2,7 +2,7 @@
 //! somebody asks for one. It also sees to it that freed memory goes back to the system.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,15 @@ use crate::settings::SnapshotSchedule;
 /// How often it is looked whether a snapshot is due.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Orders that wait for the thread; further ones are refused.
+const ORDERS_MAX: usize = 16;
+
 /// Bytes of a list that has pages of its own in every allocator.
 const PROD_BYTES: usize = 1 << 20;
 
 /// The running thread.
 pub struct Upkeep {
-    orders: Sender<Order>,
+    orders: SyncSender<Order>,
     thread: JoinHandle<()>,
 }
 
@@ -34,7 +37,7 @@ enum Order {
 impl Upkeep {
     /// Starts the thread.
     pub fn start(engine: Engine, schedule: SnapshotSchedule) -> io::Result<Upkeep> {
-        let (orders, queue) = channel();
+        let (orders, queue) = sync_channel(ORDERS_MAX);
         let thread = background::spawn("snapshots", move || run(&engine, schedule, &queue))?;
         Ok(Upkeep { orders, thread })
     }
@@ -57,14 +60,14 @@ impl Upkeep {
 /// Orders snapshots.
 #[derive(Clone)]
 pub struct Snapshots {
-    orders: Sender<Order>,
+    orders: SyncSender<Order>,
 }
 
 impl Snapshots {
-    /// Has a snapshot saved, behind any that is in hand; whether it was.
+    /// Has a snapshot saved, behind those that were asked for before; whether it was.
     pub async fn save(&self) -> bool {
         let (tell, told) = oneshot::channel();
-        self.orders.send(Order::Snapshot(tell)).is_ok() && told.await.unwrap_or(false)
+        self.orders.try_send(Order::Snapshot(tell)).is_ok() && told.await.unwrap_or(false)
     }
 }
 
