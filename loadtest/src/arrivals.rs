@@ -12,7 +12,7 @@
 //! rate = 20000
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -159,6 +159,13 @@ pub enum ArrivalsError {
 }
 
 impl Arrivals {
+    /// Lets the path of a trace count from `directory`.
+    pub fn count_from(&mut self, directory: &Path) {
+        if let Shape::Replay { file, .. } = &mut self.0 {
+            *file = directory.join(&*file);
+        }
+    }
+
     /// The plan of a run of this length. The same seed gives the same plan, always.
     pub fn plan(&self, duration: Nanos, seed: u64) -> Result<Plan, ArrivalsError> {
         let source = match &self.0 {

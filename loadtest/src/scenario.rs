@@ -351,6 +351,7 @@ impl Scenario {
         for path in paths.into_iter().flatten() {
             *path = directory.join(&*path);
         }
+        scenario.arrivals.iter_mut().for_each(|arrivals| arrivals.count_from(directory));
         if let Some(fleet) = &mut scenario.fleet {
             fleet.pki_dir = directory.join(&fleet.pki_dir);
         }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::binomial;
 use crate::burn;
 use crate::downtime::{MONTH_MINUTES, percent_of_month};
+use crate::faults::Injected;
 use crate::histogram::percentile_of_all;
 use crate::objective::{self, CONTRACT_MS, Fault, Limit, Objective};
 use crate::run::{Load, Run};
@@ -100,7 +101,9 @@ impl Verdict {
 /// Judges a run by its terms.
 pub fn judge(run: &Run) -> Verdict {
     let tainted_seconds = run.seconds.iter().filter(|second| second.is_tainted()).count() as u64;
-    let tainted_percent = percent(tainted_seconds, run.seconds.len() as u64);
+    // While answers are only waited for the generator cannot be late.
+    let loaded_seconds = run.seconds.iter().filter(|second| second.due > 0).count() as u64;
+    let tainted_percent = percent(tainted_seconds, loaded_seconds);
     let tainted = tainted_percent > TAINTED_PERCENT_MAX;
     let truth = [objective::truth()];
     let contract = objective::contract(run.terms.month_of_service);
@@ -124,7 +127,7 @@ pub fn judge(run: &Run) -> Verdict {
         })
         .collect();
     Verdict {
-        outcome: outcome(&judged, tainted),
+        outcome: outcome(&judged, tainted || failed_faults(run).next().is_some()),
         judged,
         tainted_seconds,
         tainted_percent,
@@ -167,11 +170,16 @@ pub fn table(verdict: &Verdict) -> String {
     table
 }
 
-fn outcome(judged: &[Judged], tainted: bool) -> Outcome {
+/// Faults that did not do what they were to do: the run was not what its scenario says.
+fn failed_faults(run: &Run) -> impl Iterator<Item = &Injected> {
+    run.faults.iter().filter(|fault| fault.exit_code != Some(0))
+}
+
+fn outcome(judged: &[Judged], doubted: bool) -> Outcome {
     let any = |outcome| judged.iter().any(|one| one.decides && one.outcome == outcome);
     if any(Outcome::Fail) {
         Outcome::Fail
-    } else if tainted || any(Outcome::NotEnoughData) {
+    } else if doubted || any(Outcome::NotEnoughData) {
         Outcome::NotEnoughData
     } else {
         Outcome::Pass
@@ -190,6 +198,7 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
         let seconds = trimmed(run.duration_seconds, 1);
         notes.push(format!("the run was ended after {seconds} s, before its plan"));
     }
+    notes.extend(failed_faults(run).map(|fault| format!("the fault `{}` failed", fault.name)));
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
     }
@@ -282,10 +291,13 @@ impl Count {
     }
 }
 
-/// Counted out: every request is known (Y12).
+/// Counted out: every request is known (Y12). Of few requests only a failure can be told.
 fn counted(count: Count, limit: f64) -> Outcome {
     if count.all < binomial::trials_needed(limit, CENSUS_CONFIDENCE) {
-        Outcome::NotEnoughData
+        match bounded(count, limit, 100.0 * CENSUS_CONFIDENCE) {
+            Outcome::Fail => Outcome::Fail,
+            Outcome::NotEnoughData | Outcome::Pass => Outcome::NotEnoughData,
+        }
     } else if count.failures as f64 <= limit * count.all as f64 + 1e-6 {
         Outcome::Pass
     } else {

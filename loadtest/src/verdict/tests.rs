@@ -50,8 +50,27 @@ fn each_carrier_and_confirms_are_judged_on_their_own() {
 }
 
 #[test]
+fn a_fault_that_failed_leaves_the_run_in_doubt() {
+    let mut run = fixture::run(10_000, 0);
+    run.faults.push(Injected {
+        name: "kill".into(),
+        at_seconds: 1.0,
+        took_seconds: 0.1,
+        exit_code: Some(0),
+        output: String::new(),
+    });
+    assert_eq!(judge(&run).outcome, Outcome::Pass);
+    run.faults[0].exit_code = None;
+    let verdict = judge(&run);
+    assert_eq!(verdict.outcome, Outcome::NotEnoughData);
+    assert!(verdict.notes.iter().any(|note| note == "the fault `kill` failed"));
+}
+
+#[test]
 fn too_few_requests_say_nothing() {
     assert_eq!(judge(&fixture::run(98, 0)).outcome, Outcome::NotEnoughData);
+    assert_eq!(judge(&fixture::run(96, 2)).outcome, Outcome::NotEnoughData);
+    assert_eq!(judge(&fixture::run(10, 80)).outcome, Outcome::Fail);
     assert_eq!(judge(&fixture::run(99, 0)).outcome, Outcome::Pass);
     assert_eq!(judge(&fixture::run(0, 0)).exit_code(), 3);
 }
