@@ -79,7 +79,7 @@ pub fn parts(
     let Imported { registry, blocks, last_import } = imported;
     let ledger_partition = partition.clone();
     let sealed_partition = partition.clone();
-    let undoings = partition.ledger().undoings();
+    let before = standing(&partition);
     let holders = HolderParts { registry: registry.clone(), next: Slot(0), index: 0 };
     let first = std::iter::once_with(move || {
         let reserved = partition.ledger().reserved_through();
@@ -97,7 +97,7 @@ pub fn parts(
     let sealed = std::iter::once_with(move || {
         seal()?;
         // What was undone after it was captured never becomes durable.
-        let is_whole = sealed_partition.ledger().undoings() == undoings;
+        let is_whole = before.is_some() && standing(&sealed_partition) == before;
         is_whole.then_some(()).ok_or(SnapshotError::Abandoned("a shard was recovered meanwhile"))
     });
     let sealed = sealed.filter_map(|sealed| sealed.err().map(Err));
@@ -112,6 +112,13 @@ pub fn parts(
 }
 
 /// Blocks, claims, trips, marks, used numbers and rulings, each captured when it is asked for.
+/// Changes whenever something that was applied may never become durable; none while it is known that
+/// something is left of a worker that was abandoned.
+fn standing(partition: &Partition) -> Option<(u64, Vec<u64>)> {
+    let generations = partition.shards().iter().map(|shard| shard.generation_in_charge());
+    Some((partition.ledger().undoings(), generations.collect::<Option<_>>()?))
+}
+
 fn trip_parts(
     blocks: &Blocks,
     book: Arc<RwLock<TripBook>>,

@@ -33,6 +33,8 @@ use crate::transaction::Event;
 
 /// How long the committer sleeps when nobody calls, before it looks for openings.
 const IDLE: Duration = Duration::from_millis(20);
+/// Pause between two tries to recover, at most.
+const RECOVERY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Silence after which a forming batch is taken as it is.
 const SILENCE: Duration = Duration::from_micros(100);
 /// Each wait in vain, up to this many in a row, doubles the frames until the next one.
@@ -221,8 +223,9 @@ pub fn run(
             batches.try_iter().for_each(|batch| committer.add(batch));
             expected.answers += committer.answers();
         }
+        let mut pause = IDLE;
         while !committed {
-            while let Ok(batch) = batches.recv_timeout(IDLE) {
+            while let Ok(batch) = batches.recv_timeout(pause) {
                 committer.partition.end([batch], false);
             }
             if stop.load(Ordering::Acquire) {
@@ -235,6 +238,7 @@ pub fn run(
                 committer.resume(tenure);
                 committed = true;
             }
+            pause = (pause * 2).min(RECOVERY_PAUSE_MAX);
         }
     }
 }

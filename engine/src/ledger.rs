@@ -235,21 +235,19 @@ impl Ledger {
         self.undoings.fetch_add(1, Ordering::AcqRel);
         let shard_count = self.settings.shard_count;
         let mine = |holder| shard_of(holder, shard_count) == shard;
-        let mut kept_open = Vec::new();
-        self.transactions.retain(|id, entry| {
-            let (opened, was_open) = match entry {
-                Entry::Open(opened) => (*opened, true),
-                Entry::Confirmed(confirmation, mark) => (confirmation.transaction, !mark.is_first),
-                Entry::Cancelled(_, mark) => {
-                    let known = recovered.with_entry(id, |entry| entry.is_cancelled());
-                    return mark.number == 0 || mark.shard != shard || known == Some(true);
-                }
-            };
-            let keep = !mine(opened.holder);
-            if !keep && was_open && recovered.entry(id).is_none() {
-                kept_open.push(opened);
+        // Each in its place: nobody may miss, even for a moment, what is settled.
+        self.transactions.revise(|id, entry| match entry {
+            Entry::Open(opened) if mine(opened.holder) => {
+                recovered.entry(id).or(Some(Entry::Open(opened)))
             }
-            keep
+            Entry::Confirmed(confirmation, mark) if mine(confirmation.transaction.holder) => {
+                let opened = Entry::Open(confirmation.transaction);
+                recovered.entry(id).or_else(|| (!mark.is_first).then_some(opened))
+            }
+            Entry::Cancelled(_, mark) if mark.number != 0 && mark.shard == shard => {
+                recovered.entry(id)
+            }
+            _ => Some(entry),
         });
         self.places.retain(|key, _| !mine(key.holder));
         recovered.transactions.for_each(|_, entry| match entry {
@@ -264,8 +262,27 @@ impl Ledger {
             let mut uses = self.places.entry(*entry.key()).or_default();
             entry.value().spent.iter().for_each(|(id, checked_at)| uses.spend(*id, *checked_at));
         }
-        kept_open.iter().for_each(|opened| self.apply_opened(opened));
+        self.transactions.for_each(|_, entry| {
+            if let Entry::Open(opened) = entry
+                && mine(opened.holder)
+                && let Some(key) = limit_key(opened)
+            {
+                self.places.entry(key).or_default().hold(opened.id, opened.checked_at);
+            }
+        });
         self.undoings.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Lets the openings go of which nothing is known any more: their cancels were undone, and whoever
+    /// asks again is told that there is no such transaction, after the next restart as well.
+    pub fn drop_undone_openings(&self) {
+        for _ in 0..self.openings.len() {
+            let Some(opening) = self.openings.pop() else { return };
+            let is_known = self.with_entry(opening.id, |_| ()).is_some();
+            if is_known && self.openings.push(opening).is_err() {
+                self.openings_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Openings that are to be journaled, at most `count`.
@@ -374,10 +391,6 @@ impl Places for Ledger {
 }
 
 impl Entry {
-    fn is_cancelled(&self) -> bool {
-        matches!(self, Entry::Cancelled(..))
-    }
-
     fn touched_at(&self) -> Timestamp {
         match self {
             Entry::Cancelled(cancellation, _) => cancellation.cancelled_at,

@@ -1,8 +1,8 @@
 //! What everybody who works for one partition shares: the registry, the ledger, the shards, the way
 //! to the committer and what is known to be durable.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use crossbeam::channel::{Sender, TrySendError};
@@ -31,6 +31,9 @@ pub struct Partition {
     frames: AtomicU64,
     records: AtomicU64,
     failed: AtomicBool,
+    /// Held while shards are opened or closed because the journal failed or did not. A std lock: nobody
+    /// waits inside.
+    gate: Mutex<()>,
 }
 
 impl Partition {
@@ -53,6 +56,7 @@ impl Partition {
             frames: AtomicU64::new(0),
             records: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            gate: Mutex::new(()),
         }
     }
 
@@ -145,14 +149,24 @@ impl Partition {
 
     /// Stops acknowledging: shards take nothing more until [`Partition::resume`].
     pub fn fail(&self) {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.failed.store(true, Ordering::Release);
         self.shards.iter().for_each(|shard| shard.close());
     }
 
     /// Goes on after recovery.
     pub fn resume(&self) {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.failed.store(false, Ordering::Release);
         self.shards.iter().filter(|shard| shard.has_worker()).for_each(|shard| shard.open());
+    }
+
+    /// Lets commands into a shard, unless the journal has failed: then its recovery does.
+    pub fn open_shard(&self, shard: &Shard) {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_failed() {
+            shard.open();
+        }
     }
 
     /// Whether the journal has failed and is being recovered.

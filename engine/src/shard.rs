@@ -61,6 +61,8 @@ pub struct Shard {
     up: AtomicBool,
     /// Raised whenever the worker is replaced; an older worker stops at its next command.
     generation: AtomicU64,
+    /// The generation of the last worker that was put in charge.
+    employed: AtomicU64,
     /// Commands taken so far; a full mailbox while this stands still means "stuck".
     taken: AtomicU64,
     batches_in_flight: AtomicUsize,
@@ -85,6 +87,7 @@ impl Shard {
             signalled: AtomicBool::new(false),
             up: AtomicBool::new(false),
             generation: AtomicU64::new(0),
+            employed: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             batches_in_flight: AtomicUsize::new(0),
             next_mark: AtomicU64::new(1),
@@ -136,7 +139,17 @@ impl Shard {
     /// Begins the generation of the next worker; a former worker stops at its next command.
     pub fn start_generation(&self) -> u64 {
         let _working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, Ordering::AcqRel) + 1
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.employed.store(generation, Ordering::Release);
+        generation
+    }
+
+    /// The generation in charge; none where its worker was abandoned and what it left behind is not
+    /// undone yet.
+    pub fn generation_in_charge(&self) -> Option<u64> {
+        let _working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.generation.load(Ordering::Acquire);
+        (self.employed.load(Ordering::Acquire) == generation).then_some(generation)
     }
 
     /// Puts a worker in charge.
@@ -170,15 +183,18 @@ impl Shard {
         *working = Arc::new(Mutex::new(()));
     }
 
-    /// Runs `act` while no batch is being worked on. A worker that does not come back from its batch
-    /// for [`STUCK_AFTER`] is abandoned.
+    /// Runs `act` while no batch is being worked on. A worker that died in its batch is abandoned, and
+    /// one that does not come back from it for [`STUCK_AFTER`].
     pub fn between_batches<T>(&self, act: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         loop {
             let working = self.working();
             let guard = match working.try_lock() {
                 Ok(guard) => Some(guard),
-                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::Poisoned(_)) => {
+                    self.abandon_worker();
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => None,
             };
             if let Some(guard) = guard {

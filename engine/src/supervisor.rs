@@ -5,7 +5,7 @@
 //! fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, Reply};
@@ -42,6 +42,8 @@ pub struct Caretaker {
     pub stopping: AtomicBool,
     /// Raised when the committer has all that it will get.
     pub stop: AtomicBool,
+    /// How often the journal was taken again.
+    pub recoveries: AtomicU64,
     /// Shards that are not to be rebuilt for now, by number.
     pub halted: Box<[AtomicBool]>,
 }
@@ -57,6 +59,7 @@ impl Caretaker {
     /// Takes the partition again after the journal failed, and brings all shards back to what is
     /// durable; none when that is not possible yet.
     pub fn recover_journal(&self) -> Option<Tenure> {
+        self.recoveries.fetch_add(1, Ordering::AcqRel);
         let tenure = match self.journal.acquire(self.id) {
             Ok(tenure) => tenure,
             Err(error) => {
@@ -70,6 +73,7 @@ impl Caretaker {
                     let ledger = self.partition.ledger();
                     shard.between_batches(|| ledger.replace_shard(shard.id(), &recovered.ledger));
                 }
+                self.partition.ledger().drop_undone_openings();
                 tracing::warn!(end = tenure.end.stored(), "the journal was recovered");
                 Some(tenure)
             }
@@ -100,6 +104,11 @@ impl Caretaker {
     /// Brings one shard back to what is durable and gives it a new worker.
     fn rebuild(&self, shard: &Arc<Shard>) -> bool {
         shard.close();
+        // What the worker hands over from now on is refused, so nothing becomes durable behind what is
+        // read below.
+        shard.abandon_worker();
+        shard.dismiss();
+        let recoveries = self.recoveries.load(Ordering::Acquire);
         for _ in 0..=OPENINGS_WAITING_MAX / OPENINGS_PER_FRAME_MAX {
             if !self.flush(FLUSH_TIMEOUT) {
                 return false;
@@ -112,15 +121,22 @@ impl Caretaker {
                 return false;
             }
         };
-        let ledger = self.partition.ledger();
-        shard.between_batches(|| ledger.replace_shard(shard.id(), &recovered.ledger));
+        let is_replaced = shard.between_batches(|| {
+            // A recovery of the journal knows better, and does it to every shard.
+            let is_newest = self.recoveries.load(Ordering::Acquire) == recoveries;
+            if is_newest {
+                self.partition.ledger().replace_shard(shard.id(), &recovered.ledger);
+            }
+            is_newest
+        });
+        if !is_replaced {
+            return false;
+        }
         if let Err(error) = shard_actor::start(&self.partition, shard) {
             tracing::error!(shard = shard.id().0, %error, "a shard has no thread");
             return false;
         }
-        if !self.partition.has_failed() {
-            shard.open();
-        }
+        self.partition.open_shard(shard);
         true
     }
 }

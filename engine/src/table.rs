@@ -84,12 +84,17 @@ impl Table {
 
     /// Keeps only what `keep` says; one transaction is locked at a time.
     pub fn retain(&self, mut keep: impl FnMut(TransactionId, &Entry) -> bool) {
+        self.revise(|id, entry| keep(id, &entry).then_some(entry));
+    }
+
+    /// Puts what `revise` makes of it in the place of every transaction; one is locked at a time.
+    pub fn revise(&self, mut revise: impl FnMut(TransactionId, Entry) -> Option<Entry>) {
         self.each_slot(|id, slot| {
-            if slot.as_ref().is_some_and(|entry| !keep(id, entry)) {
-                recount(&self.count, true, false);
-                recount(&self.open, is_open(slot), false);
-                *slot = None;
-            }
+            let was_open = is_open(slot);
+            let Some(entry) = slot.take() else { return };
+            *slot = revise(id, entry);
+            recount(&self.count, true, slot.is_some());
+            recount(&self.open, was_open, is_open(slot));
         });
     }
 

@@ -40,7 +40,7 @@ pub struct Gateway {
     /// The counters.
     pub metrics: Metrics,
     /// Permits for questions to the history, [`HISTORY_CALLS_MAX`] of them.
-    pub history_calls: Semaphore,
+    pub history_calls: Arc<Semaphore>,
     /// Whose turn it is to look for trips: each page looks at all of them.
     pub trip_lists: Arc<Semaphore>,
     /// The public documents.

@@ -239,7 +239,7 @@ fn gateway(
         limits: settings.limits,
         rate_limits: settings.rate.map(RateLimits::new),
         metrics: Metrics::new()?,
-        history_calls: Semaphore::new(HISTORY_CALLS_MAX),
+        history_calls: Arc::new(Semaphore::new(HISTORY_CALLS_MAX)),
         trip_lists: Arc::new(Semaphore::new(1)),
         documents,
         registries: Arc::new(registries(settings, node)?),

@@ -22,6 +22,7 @@ use engine::history::{Freshness, History, HistoryError, HistoryPage, Page, Settl
 use engine::ids::{HolderId, OrganizationId, PartitionId, TransactionId};
 use engine::journal::{Journal, JournalError, Position};
 
+use crate::generation::sync_directory;
 use crate::history::archive::{Archive, ArchiveError};
 use crate::history::follower::{Follower, Subject};
 use crate::history::index::{Index, IndexError, IndexOptions};
@@ -93,6 +94,10 @@ impl StoredHistory {
     ) -> Result<StoredHistory, HistoryOpenError> {
         let archive_directory = directory.join("archive");
         fs::create_dir_all(&archive_directory)?;
+        // The journal is cut on the word of what is kept here.
+        for made in std::iter::once(directory).chain(directory.parent()) {
+            sync_directory(made)?;
+        }
         let lock = File::options().create(true).append(true).open(directory.join("lock"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::Error(error) => HistoryOpenError::Io(error),

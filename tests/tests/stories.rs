@@ -13,7 +13,7 @@ use engine::command::{
 };
 use engine::identifier::Digest;
 use engine::ids::HolderId;
-use engine::ids::{OrganizationId, ServiceId, TerminalId};
+use engine::ids::{OrganizationId, ServiceId, ShardId, TerminalId};
 use engine::import::{ImportError, Recorded};
 use engine::ledger::LedgerSettings;
 use engine::record::{ImportPart, Record};
@@ -324,6 +324,26 @@ fn nothing_is_answered_behind_a_frame_that_failed() {
     assert!(!stage.node.commit(batches));
     assert_eq!(said(&first), Some(SettleAnswer::Unavailable));
     assert_eq!(said(&repeated), Some(SettleAnswer::Unavailable));
+}
+
+#[test]
+fn the_opening_of_an_undone_cancel_is_dropped() {
+    // The disk was full: a cancel failed, and the next confirm was told that there is no such
+    // transaction. But its opening still waited for the journal: after a restart it could be
+    // confirmed.
+    let mut stage = Stage::new(1);
+    let (granted, other) = (stage.granted(), stage.granted_elsewhere());
+    let cancelled = stage.cancel(granted);
+    let batches = stage.drain();
+    let partition = stage.node.partition.clone();
+    partition.end(batches, false);
+    assert_eq!(cancelled.try_recv(), Ok(Some(SettleAnswer::Unavailable)));
+    let ledger = partition.ledger();
+    ledger.replace_shard(ShardId(0), &stage.disk.recover(settings(1)).ledger);
+    assert_eq!(ledger.entry(granted.transaction), None);
+    ledger.drop_undone_openings();
+    let left: Vec<_> = ledger.take_openings(9).map(|opening| opening.id).collect();
+    assert_eq!(left, [other.transaction]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::ids::{OrganizationId, TerminalId};
 use crate::ledger::Ledger;
 use crate::limits::{
     CLAIM_LINES_PER_RECORD, CLAIMS_MAX, REFUSALS_PER_RECORD, RULINGS_MAX, RULINGS_PER_RECORD,
-    TRIP_BATCH_BYTES, TRIP_RECORD_BYTES,
+    TRIP_BATCH_BYTES, TRIP_LATE_SECONDS, TRIP_RECORD_BYTES,
 };
 use crate::record::{Record, TripList};
 use crate::registry::Registry;
@@ -344,7 +344,7 @@ impl Group {
         if name.seq.0 == 0 {
             return TripOutcome::Refused(TripReason::Malformed);
         }
-        if let Some(known) = self.known(book, trip) {
+        if let Some(known) = self.known(book, trip, knowledge.now) {
             return known;
         }
         if book.trip_count() + self.names.len() >= self.room {
@@ -367,21 +367,31 @@ impl Group {
         TripOutcome::Recorded(standing)
     }
 
-    /// What is answered where the name or the key was used before.
-    fn known(&self, book: &TripBook, trip: &Trip) -> Option<TripOutcome> {
-        let planned = self.names.get(&trip.name).copied();
-        let entered = || book.slot(trip.name).map(|slot| (slot.content, slot.standing));
-        if let Some((content, standing)) = planned.or_else(entered) {
-            let same = content == content_of(trip);
-            let duplicate = TripOutcome::Duplicate(Some(standing));
-            return Some(if same { duplicate } else { TripOutcome::Conflict });
+    /// What is answered where the name or the key was used before. A trip that carries the key of
+    /// another one is a repeat if their names are all that differs.
+    fn known(&self, book: &TripBook, trip: &Trip, now: Timestamp) -> Option<TripOutcome> {
+        if let Some(known) = self.named(book, trip.name) {
+            return Some(repeat_or_conflict(trip, known));
         }
         if book.is_forgotten(trip.name) {
-            return Some(TripOutcome::Duplicate(None));
+            // What was forgotten was recorded longer ago than this: a younger trip comes from a device
+            // that has lost its disk and begun its numbers again.
+            let is_old = trip.at() < now.plus_seconds(-TRIP_LATE_SECONDS);
+            return Some(if is_old { TripOutcome::Duplicate(None) } else { TripOutcome::Conflict });
         }
         let key = trip.key.as_ref()?;
-        let other = self.keys.get(key).copied().or_else(|| book.name_of(key));
-        other.map(|_| TripOutcome::Conflict)
+        let name = self.keys.get(key).copied().or_else(|| book.name_of(key))?;
+        let renamed = Trip { name, ..trip.clone() };
+        Some(
+            self.named(book, name)
+                .map_or(TripOutcome::Conflict, |known| repeat_or_conflict(&renamed, known)),
+        )
+    }
+
+    /// The content and the standing of the trip of this name.
+    fn named(&self, book: &TripBook, name: TripName) -> Option<(u64, Standing)> {
+        let planned = self.names.get(&name).copied();
+        planned.or_else(|| book.slot(name).map(|slot| (slot.content, slot.standing)))
     }
 
     fn push(&mut self, recorded: &RecordedTrip) {
@@ -396,6 +406,14 @@ impl Group {
 
     fn into_lists(self) -> Vec<TripList> {
         self.lists
+    }
+}
+
+fn repeat_or_conflict(trip: &Trip, (content, standing): (u64, Standing)) -> TripOutcome {
+    if content == content_of(trip) {
+        TripOutcome::Duplicate(Some(standing))
+    } else {
+        TripOutcome::Conflict
     }
 }
 

@@ -62,6 +62,7 @@ pub fn evaluate(book: &TripBook, scope: &Scope<'_>) -> Evaluation {
         .filter(|slot| slot.counts() && cards.contains(&slot.card))
         .filter_map(|slot| Use::of(slot, is_candidate(slot), scope.registry))
         .collect();
+    uses.extend(claimed_elsewhere(book, scope, &cards, &uses));
     uses.sort_by_key(|each| (each.at, each.name));
     let mut counted = Counted::default();
     // What is claimed was counted once, whatever has come since.
@@ -82,6 +83,30 @@ pub fn evaluate(book: &TripBook, scope: &Scope<'_>) -> Evaluation {
         }
     }
     evaluation
+}
+
+/// The uses in claims that name another card and the transaction of one of `uses`: it was paid for
+/// once.
+fn claimed_elsewhere(
+    book: &TripBook,
+    scope: &Scope<'_>,
+    cards: &HashSet<u32>,
+    uses: &[Use],
+) -> Vec<Use> {
+    let wanted: HashSet<TransactionId> = uses.iter().filter_map(|each| each.transaction).collect();
+    if wanted.is_empty() {
+        return Vec::new();
+    }
+    let is_claimed = |slot: &&Slot| {
+        slot.claim().is_some()
+            && slot.organization == scope.organization
+            && !cards.contains(&slot.card)
+    };
+    let claimed = book.slots().filter(is_claimed);
+    claimed
+        .filter_map(|slot| Use::of(slot, false, scope.registry))
+        .filter(|each| each.transaction.is_some_and(|id| wanted.contains(&id)))
+        .collect()
 }
 
 /// The clock on a carrier's wall.
@@ -126,7 +151,7 @@ impl Use {
             stop: (!trip.is_by_ticket()).then(|| stop_of(&trip)),
             companion: trip.companion,
             ticket: ticket_of(&trip),
-            transaction: trip.transaction,
+            transaction: trip.granted_by(),
             limit: limit_of(&trip, slot.at, registry),
             line: ClaimLine { name: slot.name, amount: trip.reimbursement() },
             is_candidate,

@@ -109,8 +109,7 @@ fn judge_ticket(trip: &Trip, ledger: &Ledger) -> Option<Standing> {
     if !trip.is_by_ticket() {
         return None;
     }
-    let id = trip.texts.ticket.parse().map(TransactionId).ok();
-    let Some(id) = id.filter(|id| id.0 > 0 && ledger.was_given(*id)) else {
+    let Some(id) = trip.granted_by().filter(|id| ledger.was_given(*id)) else {
         return Some(Standing::Rejected(TripReason::NoRight));
     };
     let known = judge_granted(trip, id, ledger, |_| true);

@@ -276,6 +276,14 @@ impl Trip {
             && self.benefit.0 <= self.tariff.0
     }
 
+    /// The transaction in which the server granted it: of a ticket that needs no card, its number.
+    pub fn granted_by(&self) -> Option<TransactionId> {
+        if !self.is_by_ticket() {
+            return self.transaction;
+        }
+        self.texts.ticket.parse().ok().filter(|number| *number > 0).map(TransactionId)
+    }
+
     /// Cuts what is out of range, so that a malformed trip can be kept as such.
     pub fn clip(&mut self) {
         self.texts.clip();

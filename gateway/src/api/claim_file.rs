@@ -4,6 +4,7 @@
 //! holders or cards.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use actix_web::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use engine::engine::Engine;
@@ -66,11 +67,16 @@ pub async fn answer(
     if claim.totals.line_count > LINES_MAX {
         return Err(ApiError::TooLarge);
     }
-    let _permit = gateway.history_calls.try_acquire().map_err(|_| ApiError::Unavailable)?;
+    let calls = Arc::clone(&gateway.history_calls);
+    let permit = calls.try_acquire_owned().map_err(|_| ApiError::Unavailable)?;
     let engine = gateway.engine.clone();
-    let made = tokio::task::spawn_blocking(move || match form {
-        Form::Csv => Ok(csv(&engine, &claim)),
-        Form::Xlsx => xlsx(&engine, &claim),
+    let made = tokio::task::spawn_blocking(move || {
+        // Given back when the file is made, even where the caller has hung up.
+        let _permit = permit;
+        match form {
+            Form::Csv => Ok(csv(&engine, &claim)),
+            Form::Xlsx => xlsx(&engine, &claim),
+        }
     });
     let bytes = match made.await {
         Ok(Ok(bytes)) => bytes,

@@ -136,11 +136,16 @@ async fn page_of(
     page: Page,
     deadline: Deadline,
 ) -> Result<HistoryPage, ApiError> {
-    let wait = tokio::time::timeout_at(deadline.0.into(), gateway.history_calls.acquire());
-    let Ok(Ok(_permit)) = wait.await else { return Err(ApiError::Unavailable) };
+    let calls = Arc::clone(&gateway.history_calls);
+    let wait = tokio::time::timeout_at(deadline.0.into(), calls.acquire_owned());
+    let Ok(Ok(permit)) = wait.await else { return Err(ApiError::Unavailable) };
     let freshness = gateway.engine.freshness(deadline);
     let history = Arc::clone(gateway.engine.history());
-    let call = move || history.of_holder(holder, span, page, freshness);
+    let call = move || {
+        // Given back when the history has answered, even where the caller has hung up.
+        let _permit = permit;
+        history.of_holder(holder, span, page, freshness)
+    };
     match tokio::task::spawn_blocking(call).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(engine::history::HistoryError::Late)) => Err(ApiError::Unavailable),

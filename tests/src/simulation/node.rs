@@ -1,7 +1,7 @@
 //! The engine of one partition without its threads: every step of theirs is a method here.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crossbeam::channel::{Receiver, bounded};
 
@@ -112,6 +112,7 @@ impl Node {
             settings,
             stopping: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            recoveries: AtomicU64::new(0),
             halted: partition.shards().iter().map(|_| AtomicBool::new(false)).collect(),
         };
         let registries = Arc::new(NoRegistries);

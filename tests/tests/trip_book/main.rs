@@ -90,7 +90,7 @@ fn every_trip_is_judged_by_what_its_device_had() {
 }
 
 #[test]
-fn another_trip_of_the_same_name_is_a_conflict() {
+fn another_trip_of_the_same_name_or_key_is_a_conflict() {
     let node = Node::start();
     let mut first = trip(1, NINE, x());
     first.key = Some(TripKey([1; 16]));
@@ -100,6 +100,8 @@ fn another_trip_of_the_same_name_is_a_conflict() {
     assert_eq!(node.one(&other), TripOutcome::Conflict);
     let mut renamed = first.clone();
     renamed.name.seq.0 = 2;
+    assert_eq!(node.one(&renamed), TripOutcome::Duplicate(Some(Standing::Accepted)));
+    renamed.tariff.0 += 1;
     assert_eq!(node.one(&renamed), TripOutcome::Conflict);
     // The same within one upload.
     let mut twice = trip(3, NINE, x());
