@@ -130,15 +130,17 @@ impl Agent {
         self.wait_status(|status| status["linked"] == true && status["trips_waiting"] == 0);
     }
 
-    /// How many reported trips the server has accepted, and how many not; forgets them.
-    pub fn reported(&mut self) -> (u64, u64) {
+    /// How many of `trips` reported trips the server has accepted, and how many not; forgets them.
+    pub fn reported(&mut self, trips: u64) -> (u64, u64) {
         self.wait_reported();
-        let (reported, aside): (Vec<_>, Vec<_>) = std::mem::take(&mut self.aside)
-            .into_iter()
-            .partition(|line| line["event"] == "trips_reported");
-        self.aside = aside;
-        let sum = |name: &str| reported.iter().filter_map(|line| line[name].as_u64()).sum::<u64>();
-        (sum("trips") - sum("questioned"), sum("questioned"))
+        let (mut told, mut questioned) = (0, 0);
+        while told < trips {
+            // It may come behind the status that knows of it.
+            let reported = self.wait(|line| line["event"] == "trips_reported");
+            told += reported["trips"].as_u64().unwrap();
+            questioned += reported["questioned"].as_u64().unwrap();
+        }
+        (told - questioned, questioned)
     }
 
     /// Switches it off in order.

@@ -39,7 +39,7 @@ fn a_grant_that_comes_behind_its_deadline_is_cancelled() {
         assert!(Instant::now() < until, "the grant was not cancelled");
     }
     assert_eq!((messages("check"), messages("confirm")), (1, 0));
-    assert_eq!(agent.reported(), (1, 0));
+    assert_eq!(agent.reported(1), (1, 0));
     agent.end();
     let claim = carrier.claim();
     assert_eq!((&claim["lines"], &claim["total"]), (&json!(1), &json!(250.0)));
