@@ -19,6 +19,7 @@ use crate::registry::Registry;
 use crate::registry::change::RegistryChange;
 use crate::registry::fault::{LineError, LineFault};
 use crate::registry::file::parse_line;
+use crate::registry::stand_in::stand_in;
 use crate::registry::stored::{read_change, write_change};
 use crate::registry::writer::{LineChange, RegistryWriter};
 use crate::trips::block::{BlockChange, Blocks};
@@ -205,14 +206,17 @@ fn prepare(
     keys: &Keys,
 ) -> Result<PreparedImport, ImportError> {
     let mut lines = read_lines(file, keys)?;
+    let mut faults = std::mem::take(&mut lines.faults);
     let mut writer = current.clone();
     let mut parts = Parts::default();
-    let (mut changes, mut faults) = match writer.apply_directory(&lines.directory) {
-        Ok(changes) => (changes, Vec::new()),
-        Err(faults) => {
+    let mut changes = match writer.apply_directory(&lines.directory) {
+        Ok(changes) => changes,
+        Err(mut more) => {
+            more.retain(|fault| !lines.stood_in_for.contains(&fault.line));
+            faults.append(&mut more);
             // The file is refused; its holders are still looked at, so that every line is named.
             writer.add_unchecked(&lines.directory);
-            (0, faults)
+            0
         }
     };
     if changes > 0 {
@@ -262,6 +266,7 @@ fn prepare(
         Ok(PreparedImport { writer, parts: parts.parts, lines: lines.count, changes, at, blocks })
     } else {
         faults.sort_by_key(|fault| fault.line);
+        faults.truncate(IMPORT_ERRORS_MAX);
         Err(ImportError::Rejected(faults))
     }
 }
@@ -323,14 +328,16 @@ pub fn apply_parts(writer: &mut RegistryWriter, parts: &[Vec<u8>]) -> Result<(),
 #[derive(Default)]
 struct Lines {
     directory: Vec<LineChange>,
+    /// The lines in whose place something stands in the directory.
+    stood_in_for: hashbrown::HashSet<u64>,
+    faults: Vec<LineError>,
     holders: Parts,
     holder_lines: Vec<u64>,
     count: u64,
 }
 
-fn read_lines(file: &mut dyn BufRead, keys: &Keys) -> Result<Lines, ImportError> {
+fn read_lines(file: &mut dyn BufRead, keys: &Keys) -> std::io::Result<Lines> {
     let mut lines = Lines::default();
-    let mut faults = Vec::new();
     let mut line = Vec::new();
     let mut seen = hashbrown::HashSet::new();
     while read_line(file, &mut line)? {
@@ -342,16 +349,23 @@ fn read_lines(file: &mut dyn BufRead, keys: &Keys) -> Result<Lines, ImportError>
             Ok(RegistryChange::Holder(id, new)) => {
                 if !seen.insert(id) {
                     let reason = "this holder stands in the file twice";
-                    push_fault(&mut faults, LineFault::of_field("id", reason).at(lines.count));
+                    let fault = LineFault::of_field("id", reason).at(lines.count);
+                    push_fault(&mut lines.faults, fault);
                 }
                 lines.holders.push(&RegistryChange::Holder(id, new));
                 lines.holder_lines.push(lines.count);
             }
             Ok(change) => lines.directory.push((lines.count, change)),
-            Err(fault) => push_fault(&mut faults, fault.at(lines.count)),
+            Err(fault) => {
+                push_fault(&mut lines.faults, fault.at(lines.count));
+                if let Some(change) = stand_in(&line) {
+                    lines.directory.push((lines.count, change));
+                    lines.stood_in_for.insert(lines.count);
+                }
+            }
         }
     }
-    if faults.is_empty() { Ok(lines) } else { Err(ImportError::Rejected(faults)) }
+    Ok(lines)
 }
 
 /// Reads one line without its end; of a line that is too long only so much that the parser refuses
@@ -417,4 +431,78 @@ impl Parts {
 /// The changes of a part.
 fn changes_of(part: &[u8]) -> impl Iterator<Item = Result<RegistryChange, StoredStateError>> {
     Entries::of(part).map(|entry| Ok(read_change(entry?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::identifier::DigestKey;
+    use crate::keys::SecretKey;
+
+    /// Imports into an empty registry and expects exactly these lines to be wrong.
+    fn check(lines: &[&str], expected: &[&str]) {
+        let keys = Keys { identifiers: DigestKey::new([7; 16]), secrets: SecretKey::new([9; 32]) };
+        let file = lines.join("\n");
+        match prepare(&mut file.as_bytes(), &RegistryWriter::default(), &keys) {
+            Err(ImportError::Rejected(errors)) => {
+                let errors: Vec<String> = errors.iter().map(LineError::to_string).collect();
+                assert_eq!(errors, expected);
+            }
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("nothing is wrong with {file}"),
+        }
+    }
+
+    #[test]
+    fn faults_of_all_kinds_are_named_together() {
+        check(
+            &[
+                r#"{"kind":"region","code":"14","name":"Саха","utc_offset":"+09:00"}"#,
+                r#"{"kind":"area","id":1,"name":"Якутск","region":"77"}"#,
+                r#"{"kind":"category","id":10,"name":"","priority":1}"#,
+                r#"{"kind":"holder","id":1,"region":"14","categories":[{"category":99}]}"#,
+                r#"{"kind":"holder","id":2,"region":"14","cards":[{"type":"ecs","client_code":"AAABBBCCC"}]}"#,
+                r#"{"kind":"holder","id":3,"region":"14","cards":[{"type":"ecs","client_code":"AAABBBCCC"}]}"#,
+                r#"{"kind":"holder","id":3,"region":"14"}"#,
+                r#"{"kind":"offer","organization":1,"service":"1"}"#,
+                "what is this",
+            ],
+            &[
+                "line 2: `region`: region 77 does not exist",
+                "line 3: `name`: empty",
+                "line 4: `categories`: category 99 does not exist",
+                "line 6: an identifier of this holder belongs to another holder",
+                "line 7: `id`: this holder stands in the file twice",
+                "line 8: `service`: not a whole number",
+                "line 9: `kind`: not the first field of a JSON object",
+            ],
+        );
+    }
+
+    #[test]
+    fn who_refers_to_a_wrong_line_is_not_blamed_for_it() {
+        check(
+            &[
+                r#"{"kind":"region","code":"14","name":"","utc_offset":"+09:00"}"#,
+                r#"{"kind":"area","id":1,"name":"","region":"14"}"#,
+                r#"{"kind":"category","id":10,"name":"","priority":1}"#,
+                r#"{"kind":"service","id":1,"name":"","service_kind":"visit"}"#,
+                r#"{"kind":"organization","id":1,"client_id":""}"#,
+                r#"{"kind":"organization","id":2,"client_id":""}"#,
+                r#"{"kind":"area","id":2,"name":"Мирный","region":"14"}"#,
+                r#"{"kind":"organization","id":3,"client_id":"3","client_secret":"s","short_name":"Музей","connection":"T3","state":"active","area":1,"categories":[10]}"#,
+                r#"{"kind":"offer","organization":1,"service":1}"#,
+                r#"{"kind":"holder","id":1,"region":"14","categories":[{"category":10}]}"#,
+            ],
+            &[
+                "line 1: `name`: empty",
+                "line 2: `name`: empty",
+                "line 3: `name`: empty",
+                "line 4: `name`: empty",
+                "line 5: `client_secret`: missing",
+                "line 6: `client_secret`: missing",
+            ],
+        );
+    }
 }

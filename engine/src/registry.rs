@@ -13,6 +13,7 @@ pub mod index;
 mod line;
 mod packed;
 pub mod references;
+pub mod stand_in;
 pub mod stored;
 pub mod writer;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use engine::calendar::Clock;
 use engine::engine::Engine;
 use engine::import::{ImportError, ImportReport};
+use engine::limits::IMPORT_ERRORS_MAX;
 use engine::registry::fault::LineError;
 use snapshots::journal::EmbeddedJournal;
 
@@ -94,7 +95,9 @@ impl RegistryError {
             Some(field) => format!("{path}:{}: `{field}`: {}", error.line, error.reason),
             None => format!("{path}:{}: {}", error.line, error.reason),
         };
-        errors.iter().map(text).collect()
+        let more = (errors.len() == IMPORT_ERRORS_MAX)
+            .then(|| format!("{path}: no more than {IMPORT_ERRORS_MAX} wrong lines are named"));
+        errors.iter().map(text).chain(more).collect()
     }
 }
 

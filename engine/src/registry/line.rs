@@ -235,6 +235,14 @@ pub struct RightLine<'a> {
     pub valid_to: Option<Text<'a>>,
 }
 
+/// What a line of any kind speaks of, whatever else stands in it.
+#[derive(Deserialize)]
+pub struct NamedLine<'a> {
+    pub id: Option<i64>,
+    #[serde(borrow)]
+    pub code: Option<Text<'a>>,
+}
+
 /// The names of all fields above, so that a fault can name one.
 const FIELDS: &[&str] = &[
     "area",
