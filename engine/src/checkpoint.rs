@@ -111,7 +111,6 @@ pub fn parts(
         .chain(sealed)
 }
 
-/// Blocks, claims, trips, marks, used numbers and rulings, each captured when it is asked for.
 /// Changes whenever something that was applied may never become durable; none while it is known that
 /// something is left of a worker that was abandoned.
 fn standing(partition: &Partition) -> Option<(u64, Vec<u64>)> {
@@ -119,6 +118,7 @@ fn standing(partition: &Partition) -> Option<(u64, Vec<u64>)> {
     Some((partition.ledger().undoings(), generations.collect::<Option<_>>()?))
 }
 
+/// Blocks, claims, trips, marks, used numbers and rulings, each captured when it is asked for.
 fn trip_parts(
     blocks: &Blocks,
     book: Arc<RwLock<TripBook>>,

@@ -101,14 +101,31 @@ impl Caretaker {
         receiver.recv_timeout(timeout).unwrap_or(false)
     }
 
-    /// Brings one shard back to what is durable and gives it a new worker.
-    fn rebuild(&self, shard: &Arc<Shard>) -> bool {
+    /// Puts a shard out of service; what its worker hands over from now on is refused, so nothing of
+    /// it becomes durable behind what is read for [`Caretaker::restore`]. Returns how often the journal
+    /// had been taken again by then.
+    pub fn retire(&self, shard: &Shard) -> u64 {
         shard.close();
-        // What the worker hands over from now on is refused, so nothing becomes durable behind what is
-        // read below.
         shard.abandon_worker();
         shard.dismiss();
-        let recoveries = self.recoveries.load(Ordering::Acquire);
+        self.recoveries.load(Ordering::Acquire)
+    }
+
+    /// Brings a retired shard back to what was read after everything before had become durable. False
+    /// where the journal was taken again since: that recovery knows better, and does it to every shard.
+    pub fn restore(&self, shard: &Shard, recovered: &Recovered, recoveries: u64) -> bool {
+        shard.between_batches(|| {
+            let is_newest = self.recoveries.load(Ordering::Acquire) == recoveries;
+            if is_newest {
+                self.partition.ledger().replace_shard(shard.id(), &recovered.ledger);
+            }
+            is_newest
+        })
+    }
+
+    /// Brings one shard back to what is durable and gives it a new worker.
+    fn rebuild(&self, shard: &Arc<Shard>) -> bool {
+        let recoveries = self.retire(shard);
         for _ in 0..=OPENINGS_WAITING_MAX / OPENINGS_PER_FRAME_MAX {
             if !self.flush(FLUSH_TIMEOUT) {
                 return false;
@@ -121,15 +138,7 @@ impl Caretaker {
                 return false;
             }
         };
-        let is_replaced = shard.between_batches(|| {
-            // A recovery of the journal knows better, and does it to every shard.
-            let is_newest = self.recoveries.load(Ordering::Acquire) == recoveries;
-            if is_newest {
-                self.partition.ledger().replace_shard(shard.id(), &recovered.ledger);
-            }
-            is_newest
-        });
-        if !is_replaced {
+        if !self.restore(shard, &recovered, recoveries) {
             return false;
         }
         if let Err(error) = shard_actor::start(&self.partition, shard) {

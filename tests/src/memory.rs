@@ -73,6 +73,17 @@ pub enum AppendFault {
     Lost,
 }
 
+/// How taking a log again goes wrong, once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TakingFault {
+    /// Nobody may take it.
+    Acquire,
+    /// Nothing can be read.
+    Read,
+    /// Reading ends with an error in the middle.
+    ReadInPart,
+}
+
 #[derive(Default)]
 struct Log {
     frames: Vec<StoredFrame>,
@@ -83,6 +94,7 @@ struct Log {
     epoch: u64,
     poisoned: bool,
     faults: VecDeque<Option<AppendFault>>,
+    taking_fault: Option<TakingFault>,
     append_time: Duration,
 }
 
@@ -94,6 +106,11 @@ impl MemoryJournal {
     /// Says how the next appends go.
     pub fn plan_faults(&self, faults: impl IntoIterator<Item = Option<AppendFault>>) {
         self.0.lock().unwrap().faults.extend(faults);
+    }
+
+    /// Says how the next taking goes wrong.
+    pub fn plan_taking_fault(&self, fault: TakingFault) {
+        self.0.lock().unwrap().taking_fault = Some(fault);
     }
 
     /// Lets every append take so long from now on.
@@ -135,6 +152,9 @@ impl MemoryJournal {
 impl Journal for MemoryJournal {
     fn acquire(&self, _: PartitionId) -> Result<Tenure, JournalError> {
         let mut log = self.0.lock().unwrap();
+        if log.taking_fault.take_if(|fault| *fault == TakingFault::Acquire).is_some() {
+            return Err(planned_fault());
+        }
         log.epoch += 1;
         log.poisoned = false;
         Ok(Tenure { epoch: Epoch(log.epoch), end: Position::from_stored(log.end) })
@@ -169,12 +189,20 @@ impl Journal for MemoryJournal {
     }
 
     fn read(&self, _: PartitionId, from: Position) -> Result<Frames, JournalError> {
-        let log = self.0.lock().unwrap();
+        let mut log = self.0.lock().unwrap();
+        let fault = log.taking_fault.take();
+        if fault == Some(TakingFault::Read) {
+            return Err(planned_fault());
+        }
         if from.stored() < log.truncated_below {
             return Err(JournalError::Truncated { wanted: from });
         }
-        let frames: Vec<_> =
+        let mut frames: Vec<_> =
             log.frames.iter().filter(|stored| stored.at >= from).cloned().map(Ok).collect();
+        if fault == Some(TakingFault::ReadInPart) {
+            frames.truncate(frames.len() / 2);
+            frames.push(Err(planned_fault()));
+        }
         Ok(Box::new(frames.into_iter()))
     }
 
@@ -184,6 +212,10 @@ impl Journal for MemoryJournal {
         log.truncated_below = log.truncated_below.max(below.stored());
         Ok(())
     }
+}
+
+fn planned_fault() -> JournalError {
+    JournalError::Io(io::Error::other("a planned fault"))
 }
 
 /// Snapshots in memory. Cloning shares them.

@@ -121,7 +121,7 @@ impl Stage {
     fn lose(&mut self) {
         self.disk.journal.plan_faults([Some(AppendFault::Lost)]);
         assert!(!self.drain_and_commit());
-        self.node.recover();
+        assert!(self.node.recover());
     }
 
     fn crash(&mut self) {
@@ -272,7 +272,7 @@ fn a_snapshot_holds_nothing_that_was_undone() {
     let book = node.clerk().book().clone();
     let seal = || {
         assert!(!node.commit(batches));
-        node.recover();
+        assert!(node.recover());
         Ok(())
     };
     let mut parts = checkpoint::parts(partition, imported, book, seal);
@@ -395,7 +395,7 @@ fn nothing_is_imported_before_the_end_of_the_last_import_is_known() {
     let (registrar, mut append) = stage.node.import();
     assert_eq!(registrar.record(prepared, &mut append), Recorded::Unknown);
     drop(append);
-    stage.node.recover();
+    assert!(stage.node.recover());
     let refused = stage.node.registrar().prepare(&mut file.as_bytes(), &keys());
     assert!(matches!(refused, Err(ImportError::Unavailable)));
     let recovered = stage.disk.recover(settings(1));

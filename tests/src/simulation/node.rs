@@ -65,6 +65,15 @@ pub struct Node {
     registries: Arc<dyn HolderRegistries>,
 }
 
+/// A shard that is out of service.
+pub struct Retired {
+    /// Its number.
+    pub shard: usize,
+    /// What it is to be brought back to, once that was read.
+    pub read: Option<Recovered>,
+    recoveries: u64,
+}
+
 /// A worker that the simulation steps itself.
 struct Stepped;
 
@@ -151,20 +160,41 @@ impl Node {
         self.committer.commit() && !self.partition.has_failed()
     }
 
-    /// What the committer does between a failure and its end.
-    pub fn recover(&mut self) {
-        let tenure = self.caretaker.recover_journal().unwrap();
+    /// What the committer does between a failure and its end; false where it must try again.
+    pub fn recover(&mut self) -> bool {
+        let Some(tenure) = self.caretaker.recover_journal() else { return false };
         self.committer.resume(tenure);
+        true
     }
 
-    /// What the supervisor does with a dead shard once everything is flushed.
+    /// The supervisor takes a shard out of service.
+    pub fn retire(&mut self, shard: usize) -> Retired {
+        let recoveries = self.caretaker.retire(&self.partition.shards()[shard]);
+        Retired { shard, recoveries, read: None }
+    }
+
+    /// It reads what it is brought back to, once everything is flushed.
+    pub fn read(&self, retired: &mut Retired) {
+        retired.read = Some(self.caretaker.recover(Extent::Ledger).unwrap());
+    }
+
+    /// It brings it back; false where it must begin again.
+    pub fn restore(&mut self, retired: &Retired) -> bool {
+        let shard = &self.partition.shards()[retired.shard];
+        let read = retired.read.as_ref().unwrap();
+        if !self.caretaker.restore(shard, read, retired.recoveries) {
+            return false;
+        }
+        self.workers[retired.shard] = employ(&self.partition, shard);
+        self.partition.open_shard(shard);
+        true
+    }
+
+    /// All of this at once.
     pub fn rebuild(&mut self, shard: usize) {
-        let recovered = self.caretaker.recover(Extent::Ledger).unwrap();
-        let rebuilt = &self.partition.shards()[shard];
-        let ledger = self.partition.ledger();
-        rebuilt.between_batches(|| ledger.replace_shard(rebuilt.id(), &recovered.ledger));
-        self.workers[shard] = employ(&self.partition, rebuilt);
-        rebuilt.open();
+        let mut retired = self.retire(shard);
+        self.read(&mut retired);
+        assert!(self.restore(&retired));
     }
 
     /// The registrar, and a committer that appends one record for it at a time.

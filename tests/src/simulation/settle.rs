@@ -114,7 +114,8 @@ impl Story {
         }
         let answer = answer.or_else(|| pending.heard()).unwrap();
         if answer.is_unavailable() {
-            assert!(self.has_failed, "a shard was down without a reason");
+            let has_reason = self.has_failed || self.retired.is_some();
+            assert!(has_reason, "a shard was down without a reason");
             return;
         }
         let ttl = self.settings.checked_ttl_seconds;
@@ -135,6 +136,10 @@ impl Story {
     }
 
     pub(crate) fn drain_shard(&mut self, shard: usize) {
+        if self.is_retired(shard) {
+            assert!(self.node.drain_abandoned(shard).is_empty());
+            return;
+        }
         let submissions = self.node.drain(shard);
         if self.node.partition.shards()[shard].waiting() > 0 {
             assert!(

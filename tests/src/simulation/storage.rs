@@ -10,6 +10,7 @@ use engine::import::{ImportError, Recorded};
 use engine::journal::Journal;
 use engine::snapshot::{SnapshotError, SnapshotPart, SnapshotStore};
 
+use crate::memory::TakingFault;
 use crate::simulation::edit::shuffled;
 use crate::simulation::node::{Node, PARTITION};
 use crate::simulation::story::Story;
@@ -105,18 +106,26 @@ impl Story {
         if !self.has_failed {
             return;
         }
-        self.note(|| "recover".to_owned());
         self.refuse_flights();
-        self.node.recover();
+        let faults = [TakingFault::Acquire, TakingFault::Read, TakingFault::ReadInPart];
+        if let Some(fault) = faults.get(self.random.random_range(0..6)) {
+            self.note(|| format!("recover, but {fault:?} fails"));
+            self.disk.journal.plan_taking_fault(*fault);
+            assert!(!self.node.recover());
+            return;
+        }
+        self.note(|| "recover".to_owned());
+        assert!(self.node.recover());
         self.has_failed = false;
         self.reread(true);
         self.resolve_import();
         self.audit_ledger();
     }
 
-    /// A worker dies before its batch reaches the committer, and the supervisor rebuilds the shard.
+    /// A worker dies before its batch reaches the committer, and the supervisor takes the shard out of
+    /// service.
     pub(crate) fn lose_worker(&mut self) {
-        if self.has_failed {
+        if self.has_failed || self.retired.is_some() {
             return;
         }
         let shard = self.random.random_range(0..self.mailboxes.len());
@@ -124,18 +133,45 @@ impl Story {
         self.drain_shard(shard);
         let lost = self.flights.split_off(batches);
         self.note(|| format!("shard {shard} dies with {} batches in hand", lost.len()));
-        self.node.partition.shards()[shard].close();
+        self.retired = Some(self.node.retire(shard));
         for pending in std::mem::take(&mut self.mailboxes[shard]) {
             assert!(pending.heard().is_some_and(|heard| heard.is_unavailable()));
         }
         for flight in lost {
             self.node.partition.end([flight.submission], false);
         }
-        if self.commit_all() {
-            self.node.rebuild(shard);
+    }
+
+    /// The supervisor's next step with the shard that is out of service.
+    pub(crate) fn rebuild(&mut self) {
+        let Some(mut retired) = self.retired.take() else { return };
+        let shard = retired.shard;
+        if retired.read.is_none() {
+            self.note(|| format!("what shard {shard} is brought back to is read"));
+            if self.commit_all() {
+                self.node.read(&mut retired);
+            }
+            self.retired = Some(retired);
+            return;
+        }
+        let is_restored = self.node.restore(&retired);
+        self.note(|| format!("shard {shard} is brought back: {is_restored}"));
+        if !is_restored {
+            self.retired = Some(self.node.retire(shard));
+        } else if self.commit_all() {
             self.reread(true);
             self.audit_ledger();
+        } else {
+            // Memory and model differ until all shards are brought back.
+            while self.has_failed {
+                self.recover();
+            }
         }
+    }
+
+    /// Whether a shard was taken out of service.
+    pub(crate) fn is_retired(&self, shard: usize) -> bool {
+        self.retired.as_ref().is_some_and(|retired| retired.shard == shard)
     }
 
     /// Writes a snapshot while everything goes on.
@@ -191,6 +227,7 @@ impl Story {
         let start = |story: &Story| Node::start(&story.disk, story.clock.clone(), story.settings);
         self.node = (0..100).find_map(|_| start(self)).unwrap();
         self.has_failed = false;
+        self.retired = None;
         self.reread(false);
         self.settle_import();
         self.audit();

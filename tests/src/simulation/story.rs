@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 
 use engine::calendar::{Clock, Timestamp};
 use engine::command::CheckAnswer;
-use engine::ids::{RevisionId, TerminalId, TransactionId};
+use engine::ids::{HolderId, RevisionId, TerminalId, TransactionId};
 use engine::ledger::LedgerSettings;
 use engine::transaction::{Amounts, Transaction};
 
@@ -18,7 +18,7 @@ use crate::memory::{AppendFault, HandClock};
 use crate::simulation::book::Book;
 use crate::simulation::call::{Flight, Pending};
 use crate::simulation::edit::{ORGANIZATIONS, SERVICES};
-use crate::simulation::node::{Disk, Node};
+use crate::simulation::node::{Disk, Node, Retired};
 use crate::simulation::town::{IDENTIFIER_COUNT, Identifier, Question, Town};
 use crate::simulation::trace::Trace;
 use crate::simulation::travel::Travel;
@@ -43,6 +43,8 @@ pub struct Story {
     pub(crate) book: Book,
     /// Whether the journal has failed and was not recovered yet.
     pub(crate) has_failed: bool,
+    /// The shard that has no worker, if there is one.
+    pub(crate) retired: Option<Retired>,
     /// What waits for each shard.
     pub(crate) mailboxes: Vec<VecDeque<Pending>>,
     /// What waits for the committer.
@@ -96,6 +98,7 @@ impl Story {
             town: Town::default(),
             unresolved: None,
             has_failed: false,
+            retired: None,
             flights: VecDeque::new(),
             confirmed: BTreeMap::new(),
             cancelled: BTreeSet::new(),
@@ -128,6 +131,7 @@ impl Story {
             1_000..1_035 => self.upload(),
             1_035..1_050 => self.claim(),
             0..70 if self.has_failed => self.recover(),
+            70..170 if self.retired.is_some() => self.rebuild(),
             0..220 => self.check(),
             220..280 => self.record(),
             280..480 => self.confirm(),
@@ -154,7 +158,11 @@ impl Story {
         self.note(|| format!("check {question:?} at {now}: {answer:?}"));
         match (expected, answer) {
             (Err(expected), CheckAnswer::Refused(refusal)) => assert_eq!(refusal, expected),
-            (Ok(_), CheckAnswer::Unavailable) => assert!(self.has_failed || is_full),
+            (Ok(benefit), CheckAnswer::Unavailable) => {
+                let shard = self.node.partition.ledger().shard(HolderId(benefit.holder));
+                let is_retired = self.is_retired(usize::from(shard.0));
+                assert!(self.has_failed || is_full || is_retired);
+            }
             (Ok(benefit), CheckAnswer::Granted(granted)) => {
                 assert!(!self.has_failed);
                 assert_eq!(granted.holder.0, benefit.holder);

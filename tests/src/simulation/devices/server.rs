@@ -229,7 +229,7 @@ impl Server {
         if !self.node.partition.has_failed() {
             return;
         }
-        self.node.recover();
+        assert!(self.node.recover());
         if self.node.registrar().is_unresolved() {
             let recovered = self.disk.recover(self.settings);
             let (registrar, append) = self.node.import();
