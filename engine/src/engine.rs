@@ -1,7 +1,7 @@
 //! The engine as its callers see it: one partition with its threads.
 
 use std::io::BufRead;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -102,7 +102,6 @@ impl Engine {
             settings: ledger_settings,
             stopping: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            recoveries: AtomicU64::new(0),
             halted,
         });
         let threads = [

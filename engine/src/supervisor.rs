@@ -5,7 +5,7 @@
 //! fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, Reply};
@@ -42,8 +42,6 @@ pub struct Caretaker {
     pub stopping: AtomicBool,
     /// Raised when the committer has all that it will get.
     pub stop: AtomicBool,
-    /// How often the journal was taken again.
-    pub recoveries: AtomicU64,
     /// Shards that are not to be rebuilt for now, by number.
     pub halted: Box<[AtomicBool]>,
 }
@@ -59,7 +57,6 @@ impl Caretaker {
     /// Takes the partition again after the journal failed, and brings all shards back to what is
     /// durable; none when that is not possible yet.
     pub fn recover_journal(&self) -> Option<Tenure> {
-        self.recoveries.fetch_add(1, Ordering::AcqRel);
         let tenure = match self.journal.acquire(self.id) {
             Ok(tenure) => tenure,
             Err(error) => {
@@ -69,10 +66,8 @@ impl Caretaker {
         };
         match self.recover(Extent::Ledger) {
             Ok(recovered) => {
-                for shard in self.partition.shards() {
-                    let ledger = self.partition.ledger();
-                    shard.between_batches(|| ledger.replace_shard(shard.id(), &recovered.ledger));
-                }
+                let shards = self.partition.shards().iter();
+                shards.for_each(|shard| self.restore(shard, &recovered));
                 self.partition.ledger().drop_undone_openings();
                 tracing::warn!(end = tenure.end.stored(), "the journal was recovered");
                 Some(tenure)
@@ -101,31 +96,23 @@ impl Caretaker {
         receiver.recv_timeout(timeout).unwrap_or(false)
     }
 
-    /// Puts a shard out of service; what its worker hands over from now on is refused, so nothing of
-    /// it becomes durable behind what is read for [`Caretaker::restore`]. Returns how often the journal
-    /// had been taken again by then.
-    pub fn retire(&self, shard: &Shard) -> u64 {
+    /// Puts a shard out of service; what its worker hands over from now on is refused. So once all that
+    /// was handed over before is durable, nothing of this shard becomes durable until it is restored.
+    pub fn retire(&self, shard: &Shard) {
         shard.close();
         shard.abandon_worker();
         shard.dismiss();
-        self.recoveries.load(Ordering::Acquire)
     }
 
-    /// Brings a retired shard back to what was read after everything before had become durable. False
-    /// where the journal was taken again since: that recovery knows better, and does it to every shard.
-    pub fn restore(&self, shard: &Shard, recovered: &Recovered, recoveries: u64) -> bool {
-        shard.between_batches(|| {
-            let is_newest = self.recoveries.load(Ordering::Acquire) == recoveries;
-            if is_newest {
-                self.partition.ledger().replace_shard(shard.id(), &recovered.ledger);
-            }
-            is_newest
-        })
+    /// Brings a retired shard back to what was read since.
+    pub fn restore(&self, shard: &Shard, recovered: &Recovered) {
+        let ledger = self.partition.ledger();
+        shard.between_batches(|| ledger.replace_shard(shard.id(), &recovered.ledger));
     }
 
     /// Brings one shard back to what is durable and gives it a new worker.
     fn rebuild(&self, shard: &Arc<Shard>) -> bool {
-        let recoveries = self.retire(shard);
+        self.retire(shard);
         for _ in 0..=OPENINGS_WAITING_MAX / OPENINGS_PER_FRAME_MAX {
             if !self.flush(FLUSH_TIMEOUT) {
                 return false;
@@ -138,9 +125,7 @@ impl Caretaker {
                 return false;
             }
         };
-        if !self.restore(shard, &recovered, recoveries) {
-            return false;
-        }
+        self.restore(shard, &recovered);
         if let Err(error) = shard_actor::start(&self.partition, shard) {
             tracing::error!(shard = shard.id().0, %error, "a shard has no thread");
             return false;

@@ -1,7 +1,7 @@
 //! The engine of one partition without its threads: every step of theirs is a method here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 
 use crossbeam::channel::{Receiver, bounded};
 
@@ -71,7 +71,6 @@ pub struct Retired {
     pub shard: usize,
     /// What it is to be brought back to, once that was read.
     pub read: Option<Recovered>,
-    recoveries: u64,
 }
 
 /// A worker that the simulation steps itself.
@@ -121,7 +120,6 @@ impl Node {
             settings,
             stopping: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            recoveries: AtomicU64::new(0),
             halted: partition.shards().iter().map(|_| AtomicBool::new(false)).collect(),
         };
         let registries = Arc::new(NoRegistries);
@@ -169,8 +167,8 @@ impl Node {
 
     /// The supervisor takes a shard out of service.
     pub fn retire(&mut self, shard: usize) -> Retired {
-        let recoveries = self.caretaker.retire(&self.partition.shards()[shard]);
-        Retired { shard, recoveries, read: None }
+        self.caretaker.retire(&self.partition.shards()[shard]);
+        Retired { shard, read: None }
     }
 
     /// It reads what it is brought back to, once everything is flushed.
@@ -178,23 +176,19 @@ impl Node {
         retired.read = Some(self.caretaker.recover(Extent::Ledger).unwrap());
     }
 
-    /// It brings it back; false where it must begin again.
-    pub fn restore(&mut self, retired: &Retired) -> bool {
+    /// It brings it back.
+    pub fn restore(&mut self, retired: &Retired) {
         let shard = &self.partition.shards()[retired.shard];
-        let read = retired.read.as_ref().unwrap();
-        if !self.caretaker.restore(shard, read, retired.recoveries) {
-            return false;
-        }
+        self.caretaker.restore(shard, retired.read.as_ref().unwrap());
         self.workers[retired.shard] = employ(&self.partition, shard);
         self.partition.open_shard(shard);
-        true
     }
 
     /// All of this at once.
     pub fn rebuild(&mut self, shard: usize) {
         let mut retired = self.retire(shard);
         self.read(&mut retired);
-        assert!(self.restore(&retired));
+        self.restore(&retired);
     }
 
     /// The registrar, and a committer that appends one record for it at a time.

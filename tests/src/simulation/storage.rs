@@ -154,11 +154,9 @@ impl Story {
             self.retired = Some(retired);
             return;
         }
-        let is_restored = self.node.restore(&retired);
-        self.note(|| format!("shard {shard} is brought back: {is_restored}"));
-        if !is_restored {
-            self.retired = Some(self.node.retire(shard));
-        } else if self.commit_all() {
+        self.node.restore(&retired);
+        self.note(|| format!("shard {shard} is brought back"));
+        if self.commit_all() {
             self.reread(true);
             self.audit_ledger();
         } else {
