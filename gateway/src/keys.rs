@@ -37,7 +37,7 @@ pub struct KeyRing {
 impl KeyRing {
     /// Reads the key file of `data_dir`, after making directory and file where they are missing.
     pub fn open(data_dir: &Path) -> Result<KeyRing, KeysError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+        make_directory(data_dir)?;
         let path = data_dir.join(FILE_NAME);
         match OpenOptions::new().read(true).open(&path) {
             Ok(file) => read(file),
@@ -116,6 +116,17 @@ fn read(file: File) -> Result<KeyRing, KeysError> {
         kit_seed: kit,
         signing_pem: stored.signing_key,
     })
+}
+
+/// Makes a directory that a power cut does not take away.
+fn make_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for parent in missing.into_iter().filter_map(Path::parent) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn create(data_dir: &Path, path: &Path) -> Result<(), KeysError> {
