@@ -31,6 +31,7 @@ use crate::gateway::Gateway;
 use crate::kit::registries::BuildReport;
 use crate::kit::schedule::Builds;
 use crate::link::Link;
+use crate::metrics::Figures;
 use crate::node::chain;
 use crate::pki::Serial;
 use crate::pki::trust::Revoked;
@@ -175,10 +176,14 @@ impl Administration {
 
     fn metrics(&self) -> HttpResponse {
         let gateway = &self.gateway;
-        let (status, journal) = (gateway.engine.status(), gateway.journal.stats());
         let now = gateway.clock.now();
-        let kit = gateway.registries.status(now);
-        match gateway.metrics.print(&status, &journal, &kit, now) {
+        let figures = Figures {
+            engine: gateway.engine.status(),
+            journal: gateway.journal.stats(),
+            history: gateway.history.stats(),
+            kit: gateway.registries.status(now),
+        };
+        match gateway.metrics.print(&figures, now) {
             Ok(mut text) => {
                 if let Some(link) = &self.link {
                     link.metrics.print(link.fleet.count(), &mut text);

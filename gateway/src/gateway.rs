@@ -6,6 +6,7 @@ use actix_web::web::Bytes;
 use engine::calendar::Clock;
 use engine::engine::Engine;
 use engine::trips::judge::TripRules;
+use snapshots::history::StoredHistory;
 use snapshots::journal::EmbeddedJournal;
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,8 @@ pub struct Gateway {
     pub engine: Engine,
     /// The engine's journal, for its figures.
     pub journal: Arc<EmbeddedJournal>,
+    /// The engine's history, for its figures.
+    pub history: Arc<StoredHistory>,
     /// The clock that the engine goes by.
     pub clock: Arc<dyn Clock>,
     /// Gives out and recognises access tokens.

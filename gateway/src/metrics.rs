@@ -12,6 +12,7 @@ use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use snapshots::history::HistoryStats;
 use snapshots::stats::JournalStats;
 
 use crate::errors::ApiError;
@@ -229,7 +230,19 @@ struct CallMetrics {
     seconds: Histogram,
 }
 
-/// What is copied from the engine's status when somebody asks.
+/// What others count, and is copied when somebody asks.
+pub struct Figures {
+    /// Of the engine.
+    pub engine: EngineStatus,
+    /// Of its journal.
+    pub journal: JournalStats,
+    /// Of its history.
+    pub history: HistoryStats,
+    /// Of the registries of validators.
+    pub kit: KitStatus,
+}
+
+/// What is copied from the engine and its storage.
 struct EngineMetrics {
     ready: IntGauge,
     holders: IntGauge,
@@ -248,6 +261,9 @@ struct EngineMetrics {
     journal_syncs: Counter,
     batch_records: IntGauge,
     sync_seconds: Gauge,
+    history_records: IntCounter,
+    history_behind: IntGauge,
+    history_troubled: IntGauge,
 }
 
 impl Metrics {
@@ -322,16 +338,11 @@ impl Metrics {
     }
 
     /// Everything in the text format of Prometheus.
-    pub fn print(
-        &self,
-        status: &EngineStatus,
-        journal: &JournalStats,
-        kit: &KitStatus,
-        now: Timestamp,
-    ) -> Result<String, prometheus::Error> {
-        self.kit.take(kit, now);
-        self.engine.take(status, now);
-        self.engine.take_journal(journal);
+    pub fn print(&self, figures: &Figures, now: Timestamp) -> Result<String, prometheus::Error> {
+        self.kit.take(&figures.kit, now);
+        self.engine.take(&figures.engine, now);
+        self.engine.take_journal(&figures.journal);
+        self.engine.take_history(&figures.history);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
@@ -367,7 +378,10 @@ impl EngineMetrics {
                 "eligo_openings_dropped_total",
                 "Opened transactions that were not journaled",
             )?,
-            snapshot_age: gauge("eligo_snapshot_age_seconds", "Age of the last snapshot, or -1")?,
+            snapshot_age: gauge(
+                "eligo_snapshot_age_seconds",
+                "Age of the last snapshot, or -1 before the first since the start",
+            )?,
             journal_bytes: counter(registry, "eligo_journal_bytes_total", "Bytes appended")?,
             journal_failed: counter(
                 registry,
@@ -382,6 +396,19 @@ impl EngineMetrics {
             sync_seconds: registered(
                 registry,
                 Gauge::new("eligo_journal_sync_seconds", "Time of the last sync")?,
+            )?,
+            history_records: counter(
+                registry,
+                "eligo_history_records_total",
+                "Settled transactions that can be found since the start",
+            )?,
+            history_behind: gauge(
+                "eligo_history_behind",
+                "1 while the history lacks something that is durable",
+            )?,
+            history_troubled: gauge(
+                "eligo_history_troubled",
+                "1 while something keeps the history from following",
             )?,
         })
     }
@@ -416,6 +443,13 @@ impl EngineMetrics {
         self.journal_syncs.inc_by((syncs - self.journal_syncs.get()).max(0.0));
         self.batch_records.set(i64::try_from(stats.last_records).unwrap_or(i64::MAX));
         self.sync_seconds.set(Duration::from_nanos(stats.last_sync_ns).as_secs_f64());
+    }
+
+    fn take_history(&self, stats: &HistoryStats) {
+        let indexed = stats.indexed_count.saturating_sub(self.history_records.get());
+        self.history_records.inc_by(indexed);
+        self.history_behind.set(i64::from(stats.watermark < stats.told));
+        self.history_troubled.set(i64::from(stats.trouble.is_some()));
     }
 }
 

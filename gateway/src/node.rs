@@ -11,6 +11,7 @@ use engine::engine::Engine;
 use engine::import::{ImportError, ImportReport};
 use engine::limits::IMPORT_ERRORS_MAX;
 use engine::registry::fault::LineError;
+use snapshots::history::StoredHistory;
 use snapshots::journal::EmbeddedJournal;
 
 use crate::clock::{ManualClock, SystemClock};
@@ -27,6 +28,8 @@ pub struct Node {
     pub engine: Engine,
     /// Its journal, for the figures.
     pub journal: Arc<EmbeddedJournal>,
+    /// Its history, for the figures.
+    pub history: Arc<StoredHistory>,
     /// The clock that it goes by.
     pub clock: Arc<dyn Clock>,
     /// The same, where it is set by hand.
@@ -47,9 +50,9 @@ impl Node {
             None => Arc::new(SystemClock),
         };
         let keys = KeyRing::open(&settings.data_dir)?;
-        let Storage { ports, journal } = storage::open(settings, Arc::clone(&clock))?;
+        let Storage { ports, journal, history } = storage::open(settings, Arc::clone(&clock))?;
         let engine = Engine::start(&settings.engine, ports, keys.engine.clone())?;
-        Ok(Node { engine, journal, clock, manual_clock, keys })
+        Ok(Node { engine, journal, history, clock, manual_clock, keys })
     }
 }
 

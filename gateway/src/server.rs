@@ -232,6 +232,7 @@ fn gateway(
     Ok(Gateway {
         engine: node.engine.clone(),
         journal: Arc::clone(&node.journal),
+        history: Arc::clone(&node.history),
         clock: Arc::clone(&node.clock),
         tokens,
         proxies: settings.trusted_proxies.clone(),

@@ -14,12 +14,14 @@ use snapshots::sled_snapshots::SledSnapshots;
 use crate::background;
 use crate::settings::Settings;
 
-/// Opened storage: the ports of the engine, and the journal for its figures.
+/// Opened storage: the ports of the engine, and those among them that have figures.
 pub struct Storage {
     /// What the engine is started with.
     pub ports: Ports,
     /// The journal among the ports.
     pub journal: Arc<EmbeddedJournal>,
+    /// The history among the ports.
+    pub history: Arc<StoredHistory>,
 }
 
 /// Opens journal, snapshots and history below the data directory; blocks.
@@ -34,14 +36,15 @@ pub fn open(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Storage, Stora
     let options = HistoryOptions::default();
     let history =
         StoredHistory::open(&directory.join("history"), Arc::clone(&shared), partition, options)?;
+    let history = Arc::new(history);
     let ports = Ports {
         clock,
-        history: Arc::new(history),
+        history: Arc::<StoredHistory>::clone(&history),
         journal: shared,
         snapshots: Arc::new(snapshots),
         tenure,
     };
-    Ok(Storage { ports, journal })
+    Ok(Storage { ports, journal, history })
 }
 
 /// Opens the snapshots with all threads of theirs in the background.

@@ -74,8 +74,6 @@ pub struct HistoryStats {
     pub watermark: Position,
     /// How far the log was told to be durable; above the watermark while the history lags.
     pub told: Position,
-    /// How far the archive is fsynced.
-    pub kept: Position,
     /// Settled transactions indexed since the start, rebuilding included.
     pub indexed_count: u64,
     /// What keeps the history from following, if anything does.
@@ -129,7 +127,6 @@ impl StoredHistory {
         HistoryStats {
             watermark: self.progress.watermark(),
             told: self.progress.told(),
-            kept: self.progress.kept(),
             indexed_count: self.progress.indexed(),
             trouble: self.progress.trouble(),
         }
