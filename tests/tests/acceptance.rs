@@ -1,9 +1,16 @@
-//! Rows Y1 to Y11 of the acceptance table, against the started server, byte for byte. (Row Y13 needs
-//! the inside: `engine.rs`.) And what the administration is asked for.
+//! Rows Y1 to Y11 and Y13 of the acceptance table, against the started server, byte for byte. And
+//! what the administration is asked for.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use tests::calls::{BOTH, CANCEL, CHECK, CONFIRM, HISTORY, OK_CHECK, SERVICES, Y8A};
+use std::time::{Duration, Instant};
+
+use engine::ids::ShardId;
+use engine::shard_actor::Fault;
+use gateway::settings;
+use gateway::settings::source::arguments;
+use tests::calls::{BOTH, CANCEL, CHECK, CONFIRM, HISTORY, OK_ANSWER, OK_CHECK, SERVICES, Y8A};
+use tests::fixture;
 use tests::http::Client;
 use tests::stage::Stage;
 
@@ -262,6 +269,60 @@ fn y11_history() {
     assert_eq!(stage.call(&stage.o9, HISTORY, &later).json()["totalItems"], 0);
 }
 
+/// The server runs inside this process, because a request cannot kill a shard.
+#[test]
+fn y13_shard_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = directory.path().join("fixture.ndjson");
+    std::fs::write(&registry, fixture::REGISTRY).unwrap();
+    let (data, registry) = (directory.path().join("data"), registry.display().to_string());
+    let (data, clock) = (data.display().to_string(), format!("manual:{}", fixture::NOW));
+    let given = ["eligo", "--data-dir", &data, "--import", &registry, "--clock", &clock];
+    let anywhere = ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let given =
+        arguments(clap::Command::new("eligo")).get_matches_from([&given[..], &anywhere].concat());
+    let server = gateway::server::Server::start(settings::read(&given, &[]).unwrap()).unwrap();
+    let mut client = Client::connect(server.http_addr);
+    let token = client.token("111", "aaaabbbbbcccccc", BOTH).json();
+    let token = token["access_token"].as_str().unwrap();
+    let mut exact = |path, body, expected: (u16, &str)| {
+        let begun = Instant::now();
+        let answer = client.call(token, path, body);
+        assert_eq!((answer.status, answer.body.as_str()), expected, "{path} {body}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    };
+    exact(CHECK, OK_CHECK, (200, OK_ANSWER));
+
+    let engine = &server.engine;
+    let shards: Vec<ShardId> = (0..).map(ShardId).take(engine.status().shards.len()).collect();
+    shards.iter().for_each(|shard| engine.inject_fault(*shard, Fault::Die));
+    wait_until(|| engine.status().shards.iter().all(|shard| !shard.up));
+    let silent = "Отсутствует связь с процессинговым центром";
+    let refused = format!(
+        r#"{{"resultCode":6,"resultMessage":"{silent}","transactionId":0,"clientId":0,"benefits":[]}}"#
+    );
+    exact(CHECK, OK_CHECK, (200, &refused));
+    let unavailable = format!(r#"{{"message":"{silent}","errorCode":6}}"#);
+    exact(CONFIRM, Y8A, (503, &unavailable));
+
+    shards.iter().for_each(|shard| engine.release_shard(*shard));
+    wait_until(|| engine.status().ready);
+    exact(CONFIRM, Y8A, (200, ""));
+    exact(CONFIRM, Y8A, (200, ""));
+    let records = engine.status().records;
+    exact(CONFIRM, Y8A, (200, ""));
+    assert_eq!(engine.status().records, records, "it was recorded again");
+    tokio::runtime::Runtime::new().unwrap().block_on(server.stop()).unwrap();
+}
+
+fn wait_until(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn a_snapshot_is_saved_when_asked_for() {
     let stage = Stage::set();
@@ -271,4 +332,17 @@ fn a_snapshot_is_saved_when_asked_for() {
     assert!(has("eligo_snapshot_age_seconds -1"));
     stage.server.save_snapshot();
     assert!(has("eligo_snapshot_age_seconds 0"));
+}
+
+#[test]
+fn what_the_history_has_is_counted() {
+    let stage = Stage::set();
+    let has = |line: &str| stage.server.metrics().lines().any(|printed| printed == line);
+    assert!(has("eligo_history_records_total 0"));
+    stage.exact(&stage.o1, CHECK, OK_CHECK, (200, OK_ANSWER));
+    stage.exact(&stage.o1, CONFIRM, Y8A, (200, ""));
+    let day = r#"{"clientCode":"AAABBBCCC","dateFrom":"2025-06-01","dateTo":"2025-06-30","pageIndex":0,"pageSize":50}"#;
+    assert_eq!(stage.call(&stage.o9, HISTORY, day).status, 200);
+    assert!(has("eligo_history_records_total 1"));
+    assert!(has("eligo_history_troubled 0"));
 }
