@@ -102,12 +102,17 @@ impl Table {
     pub fn drop_empty_below(&self, id: TransactionId) {
         let first_kept = id.0 / BLOCK_SLOTS;
         let vacant = |slot: &Slot| slot.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        // Nothing comes back into blocks so old, so they are looked at before anybody has to wait.
+        let blocks = self.blocks.load_full();
+        let old = blocks.iter().filter(|(number, _)| *number < first_kept);
+        let empty = old.filter(|(_, block)| {
+            let mut slots = block.iter().filter_map(OnceLock::get).flatten();
+            slots.all(vacant)
+        });
+        let empty: Vec<u64> = empty.map(|(number, _)| *number).collect();
         let _listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut blocks = Blocks::clone(&self.blocks.load());
-        blocks.retain(|(number, block)| {
-            let mut slots = block.iter().filter_map(OnceLock::get).flatten();
-            *number >= first_kept || !slots.all(vacant)
-        });
+        blocks.retain(|(number, _)| empty.binary_search(number).is_err());
         self.blocks.store(Arc::new(blocks));
     }
 
