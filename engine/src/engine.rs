@@ -1,7 +1,7 @@
 //! The engine as its callers see it: one partition with its threads.
 
 use std::io::BufRead;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use crate::route::{Known, cancel_of_settled, confirm_of_settled};
 use crate::shard_actor::{self, Fault};
 use crate::snapshot::SnapshotError;
 use crate::start::{Ports, Settings, StartError};
-use crate::status::{EngineStatus, ShardStatus};
+use crate::status::EngineStatus;
 use crate::supervisor::{self, Caretaker};
 use crate::transaction::Amounts;
 use crate::trips::clerk::Clerk;
@@ -93,17 +93,8 @@ impl Engine {
             shard_actor::start(&partition, shard).map_err(StartError::Thread)?;
             shard.open();
         }
-        let halted = partition.shards().iter().map(|_| AtomicBool::new(false)).collect();
-        let caretaker = Arc::new(Caretaker {
-            partition,
-            journal,
-            snapshots,
-            id,
-            settings: ledger_settings,
-            stopping: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            halted,
-        });
+        let caretaker = Caretaker::new(partition, journal, snapshots, id, ledger_settings);
+        let caretaker = Arc::new(caretaker);
         let threads = [
             spawn("committer", {
                 let caretaker = caretaker.clone();
@@ -289,15 +280,7 @@ impl Engine {
         caretaker.snapshots.put(caretaker.id, replay_from, &mut parts)?;
         drop(parts);
         inner.snapshot_at.store(partition.now().0, Ordering::Release);
-        // The journal still reaches back to the snapshot before the newest one.
-        if let Some(previous) = caretaker.snapshots.list(caretaker.id)?.get(1) {
-            let below = previous.replay_from.min(inner.history.kept());
-            let cut = caretaker.journal.truncate(caretaker.id, below);
-            if let Err(error) = cut {
-                tracing::warn!(%error, "the journal was not cut");
-            }
-        }
-        Ok(())
+        caretaker.cut_journal(inner.history.kept())
     }
 
     /// Lets a snapshot in hand be given up soon, and every later one; those that are complete stay.
@@ -308,20 +291,15 @@ impl Engine {
     /// Lets the actor of a shard fail; with `Fault::Die` the supervisor does not rebuild it before
     /// [`Engine::release_shard`]. For tests of the supervisor.
     pub fn inject_fault(&self, shard: ShardId, fault: Fault) {
-        let index = usize::from(shard.0);
-        if let Some(halted) = self.inner.caretaker.halted.get(index) {
-            halted.store(fault == Fault::Die, Ordering::Release);
-        }
-        if let Some(shard) = self.partition().shards().get(index) {
+        self.inner.caretaker.halt(shard, fault == Fault::Die);
+        if let Some(shard) = self.partition().shards().get(usize::from(shard.0)) {
             shard.inject(fault);
         }
     }
 
     /// Lets the supervisor rebuild a shard again.
     pub fn release_shard(&self, shard: ShardId) {
-        if let Some(halted) = self.inner.caretaker.halted.get(usize::from(shard.0)) {
-            halted.store(false, Ordering::Release);
-        }
+        self.inner.caretaker.halt(shard, false);
     }
 
     /// Trips, claims and blocks.
@@ -361,9 +339,7 @@ impl Engine {
     pub fn status(&self) -> EngineStatus {
         let partition = self.partition();
         let registry = partition.registry();
-        let shards = partition.shards().iter();
-        let shards: Vec<ShardStatus> =
-            shards.map(|s| ShardStatus { waiting: s.waiting(), up: s.is_up() }).collect();
+        let shards: Vec<_> = partition.shards().iter().map(|shard| shard.status()).collect();
         let snapshot_at = self.inner.snapshot_at.load(Ordering::Acquire);
         EngineStatus {
             ready: !partition.has_failed()

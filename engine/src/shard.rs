@@ -22,6 +22,7 @@ use crate::plan::{Plan, plan_cancel, plan_confirm};
 use crate::postbox;
 use crate::record::Record;
 use crate::shard_actor::Fault;
+use crate::status::ShardStatus;
 use crate::transaction::{Amounts, Confirmation, Event};
 
 /// A worker that takes nothing for so long although commands wait is stuck.
@@ -229,6 +230,11 @@ impl Shard {
     /// Lets the worker go.
     pub fn dismiss(&self) {
         self.worker.store(None);
+    }
+
+    /// How it is.
+    pub fn status(&self) -> ShardStatus {
+        ShardStatus { waiting: self.waiting(), up: self.is_up() }
     }
 
     /// Its number.

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, Reply};
-use crate::ids::PartitionId;
-use crate::journal::{Journal, Tenure};
+use crate::ids::{PartitionId, ShardId};
+use crate::journal::{Journal, Position, Tenure};
 use crate::ledger::LedgerSettings;
 use crate::limits::{OPENINGS_PER_FRAME_MAX, OPENINGS_WAITING_MAX};
 use crate::partition::Partition;
 use crate::recovery::{Extent, Recovered, RecoveryError, Sources, recover};
 use crate::shard::{STUCK_AFTER, Shard, Submission};
 use crate::shard_actor;
-use crate::snapshot::SnapshotStore;
+use crate::snapshot::{SnapshotError, SnapshotStore};
 
 /// How often shards are looked at.
 const PERIOD: Duration = Duration::from_millis(50);
@@ -43,10 +43,30 @@ pub struct Caretaker {
     /// Raised when the committer has all that it will get.
     pub stop: AtomicBool,
     /// Shards that are not to be rebuilt for now, by number.
-    pub halted: Box<[AtomicBool]>,
+    halted: Box<[AtomicBool]>,
 }
 
 impl Caretaker {
+    /// A caretaker of a partition that runs.
+    pub fn new(
+        partition: Arc<Partition>,
+        journal: Arc<dyn Journal>,
+        snapshots: Arc<dyn SnapshotStore>,
+        id: PartitionId,
+        settings: LedgerSettings,
+    ) -> Caretaker {
+        let halted = partition.shards().iter().map(|_| AtomicBool::new(false)).collect();
+        let (stopping, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+        Caretaker { partition, journal, snapshots, id, settings, stopping, stop, halted }
+    }
+
+    /// Says whether a shard is left as it is for now, for tests of the supervisor.
+    pub fn halt(&self, shard: ShardId, is_halted: bool) {
+        if let Some(halted) = self.halted.get(usize::from(shard.0)) {
+            halted.store(is_halted, Ordering::Release);
+        }
+    }
+
     /// The state as snapshots and journal have it.
     pub fn recover(&self, extent: Extent) -> Result<Recovered, RecoveryError> {
         let sources =
@@ -94,6 +114,18 @@ impl Caretaker {
         let answers = vec![Answer::Durable(reply)];
         self.partition.submit(Submission { shard: None, records, record_count, answers });
         receiver.recv_timeout(timeout).unwrap_or(false)
+    }
+
+    /// Cuts the journal below what is `kept` elsewhere, so that it still reaches back to the snapshot
+    /// before the newest one.
+    pub fn cut_journal(&self, kept: Position) -> Result<(), SnapshotError> {
+        if let Some(previous) = self.snapshots.list(self.id)?.get(1) {
+            let below = previous.replay_from.min(kept);
+            if let Err(error) = self.journal.truncate(self.id, below) {
+                tracing::warn!(%error, "the journal was not cut");
+            }
+        }
+        Ok(())
     }
 
     /// Puts a shard out of service; what its worker hands over from now on is refused. So once all that

@@ -1,7 +1,6 @@
 //! The engine of one partition without its threads: every step of theirs is a method here.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crossbeam::channel::{Receiver, bounded};
 
@@ -112,16 +111,7 @@ impl Node {
         }
         let workers = partition.shards().iter().map(|shard| employ(&partition, shard)).collect();
         partition.shards().iter().for_each(|shard| shard.open());
-        let caretaker = Caretaker {
-            partition: partition.clone(),
-            journal,
-            snapshots,
-            id: PARTITION,
-            settings,
-            stopping: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            halted: partition.shards().iter().map(|_| AtomicBool::new(false)).collect(),
-        };
+        let caretaker = Caretaker::new(partition.clone(), journal, snapshots, PARTITION, settings);
         let registries = Arc::new(NoRegistries);
         Some(Node {
             partition,
