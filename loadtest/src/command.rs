@@ -23,7 +23,8 @@ use crate::execution::{Execution, Watch};
 use crate::live::{Figures, Screen};
 use crate::openslo;
 use crate::output;
-use crate::peak::{self, Search};
+use crate::peak::length::{Length, Mixture};
+use crate::peak::{self, Search, Trial};
 use crate::registry::Registry;
 use crate::run::{Load, Run};
 use crate::scenario::Scenario;
@@ -258,10 +259,13 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
     // What one step used up is gone in the next.
     scenario.target.fresh = false;
     scenario.load.kind = Load::Open;
-    let least_seconds = scenario.duration_seconds - scenario.warm_up_seconds;
-    let peak = peak::find(&search, |rate| -> Result<Run, Failure> {
+    let length = Length {
+        terms: scenario.terms(),
+        least_seconds: scenario.duration_seconds - scenario.warm_up_seconds,
+        mixture: Mixture::planned(&scenario.mix),
+    };
+    let peak = peak::find(&search, length, |Trial { rate, seconds }| -> Result<Run, Failure> {
         let mut step = scenario.clone();
-        let seconds = peak::seconds_needed(rate, &step.terms()).max(least_seconds);
         step.duration_seconds = seconds + step.warm_up_seconds;
         let arrivals = Arrivals::try_from(Shape::Poisson { rate })?;
         let execution = Execution::prepare(&step, &registry)?;
@@ -269,7 +273,7 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
         Ok(execution.run(Some(&arrivals), &mut ())?)
     })?;
     print!("{}", peak::table(&peak));
-    Ok(if peak.rate.is_some() { 0 } else { 1 })
+    Ok(peak.exit_code())
 }
 
 fn check_self(matches: &ArgMatches) -> Result<u8, Failure> {
