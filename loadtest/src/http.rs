@@ -2,9 +2,10 @@
 //! wait, one request at a time on each.
 //!
 //! Connections are opened ahead of the run and, up to a limit, when none is free. One that the server
-//! closes while it is idle is no error: it is opened again and counted apart. One that ends under a
-//! request loses it, but for the one case in which nothing can have happened to it: it was sent on a
-//! connection idle for a second or more, and not a byte came back; then it is sent once more.
+//! closes while it is idle is no error: it is opened again and counted apart, and a request that could
+//! not even be written on it goes over the new one. A connection that ends under a request loses it,
+//! as the server may have taken it; but for one that may come twice ([`Call::may_repeat`]), was sent on
+//! a connection idle for a second or more, and not a byte came back: it is sent once more.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -25,7 +26,7 @@ mod request;
 mod stream;
 
 use connection::{Complete, Connection, Load, State};
-use request::{Form, Writer};
+use request::Writer;
 use stream::Stream;
 pub use stream::Tls;
 
@@ -236,7 +237,7 @@ impl Http {
         let load = self.connection(at).reset();
         match load {
             Some(load) if load.may_repeat && is_untouched => {
-                self.resend(at, Load { may_repeat: false, ..load }, &output);
+                self.resend(at, load, &output);
             }
             Some(load) => {
                 self.counts.broken += 1;
@@ -263,32 +264,27 @@ impl Http {
 
     fn resend(&mut self, at: u32, load: Load, bytes: &[u8]) {
         let connection = self.connection(at);
-        connection.load = Some(load);
+        connection.load = Some(Load { may_repeat: false, ..load });
         connection.keep_output(bytes, 0);
         self.reopen(at);
     }
 
     /// Sends the request that was written on a free connection.
-    fn send_on(&mut self, at: u32, tag: Tag, form: Form) {
+    fn send_on(&mut self, at: u32, load: Load) {
         let now = self.poller.looked();
         let connection = &mut self.connections[at as usize];
-        let may_repeat = now - connection.since >= IDLE;
-        connection.load = Some(Load { tag, form, may_repeat });
+        let was_idle = now - connection.since >= IDLE;
+        let may_repeat = was_idle && load.may_repeat;
+        connection.load = Some(Load { may_repeat, ..load });
         connection.state = State::Busy;
         let Some(stream) = &mut connection.stream else { return };
-        if may_repeat && stream.is_stale() {
-            connection.keep_output(&self.request, 0);
-            return self.end_without_answer(at);
+        if was_idle && stream.is_stale() {
+            return self.send_anew(at);
         }
         let written = match stream.write(&self.request) {
             Ok(written) => written,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                // The server had closed it already.
-                connection.load = Some(Load { tag, form, may_repeat: true });
-                connection.keep_output(&self.request, 0);
-                return self.end_without_answer(at);
-            }
+            Err(_) => return self.send_anew(at),
         };
         if may_repeat || written < self.request.len() {
             connection.keep_output(&self.request, written);
@@ -296,6 +292,14 @@ impl Http {
         if connection.interest() != connection.watched {
             self.watch(at);
         }
+    }
+
+    /// The server had closed the connection before the request was written; it cannot have been taken.
+    fn send_anew(&mut self, at: u32) {
+        let Some(load) = self.connection(at).reset() else { return };
+        let request = std::mem::take(&mut self.request);
+        self.resend(at, load, &request);
+        self.request = request;
     }
 
     fn handle(&mut self, ready: Ready, buffer: &mut [u8], take: &mut dyn FnMut(Event<'_>)) {
@@ -450,7 +454,7 @@ impl Transport for Http {
         self.carriers.resize(tags, u32::MAX);
         if let Some(at) = self.take_free() {
             self.carriers[tag.0 as usize] = at;
-            return self.send_on(at, tag, form);
+            return self.send_on(at, Load { tag, form, may_repeat: call.may_repeat });
         }
         let Some(at) = self.closed.pop() else {
             // Against the contract of `is_free`.

@@ -337,7 +337,7 @@ impl Workload for Numbered {
         let identifier = Identifier::ClientCode("AAABBBCCC000001");
         let terminal = u64::from(ticket.slot);
         let check = Check { service: 1, terminal, identifier, price_kopecks: None };
-        Call { organization: 0, request: Request::Check(check) }
+        Call { organization: 0, request: Request::Check(check), may_repeat: true }
     }
 
     fn judge(&mut self, _ticket: Ticket, answer: &Answer<'_>, _now: Nanos) -> Outcome {
