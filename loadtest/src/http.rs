@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 
 use crate::answer::Answer;
 use crate::clock::Monotonic;
@@ -23,10 +22,12 @@ mod answer;
 mod connection;
 mod frame;
 mod request;
+mod settings;
 mod stream;
 
 use connection::{Complete, Connection, Load, State};
 use request::Writer;
+pub use settings::Settings;
 use stream::Stream;
 pub use stream::Tls;
 
@@ -39,29 +40,17 @@ const READ_BYTES: usize = 64 << 10;
 /// What certainly came as one piece: it was all there when the poller told of it, and its instant is
 /// that one, however many other answers are read before it. Of a longer one it is when it was read.
 const PIECE_BYTES_MAX: usize = 1_200;
+/// The status of an answer to a token that the server does not take.
+const UNAUTHORIZED: u16 = 401;
 /// How long a connection without a request may take to open.
 const OPENING: Nanos = Nanos::from_seconds(10);
 /// Idle for so long, a connection may have been closed by the server without our knowing.
 const IDLE: Nanos = Nanos::from_seconds(1);
 
-/// Where the server is and how it is spoken to.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Its name for the head `Host`, with the port where it is not the usual one.
-    pub host: String,
-    /// TLS, if it speaks it.
-    pub tls: Option<Tls>,
-    /// Connections that are opened ahead.
-    pub connections: u32,
-    /// The most connections, at least those.
-    pub connections_max: u32,
-}
-
 /// The transport. It is never printed: it holds tokens and answers.
 pub struct Http {
     settings: Settings,
+    tokens: Tokens,
     clock: Monotonic,
     poller: Poller,
     writer: Writer,
@@ -85,8 +74,9 @@ impl Http {
     pub fn new(settings: Settings, tokens: Tokens, clock: Monotonic) -> io::Result<Http> {
         let connections = settings.connections_max.max(settings.connections).min(CONNECTIONS_MAX);
         Ok(Http {
-            writer: Writer::new(settings.host.clone(), tokens),
+            writer: Writer::new(settings.host.clone(), tokens.clone()),
             settings,
+            tokens,
             clock,
             poller: Poller::new(clock)?,
             connections: (0..connections).map(|_| Connection::new()).collect(),
@@ -396,6 +386,10 @@ impl Http {
         let now = if is_piece { self.poller.looked() } else { self.clock.now() };
         let connection = self.connection(at);
         let Some(load) = connection.load.take() else { return };
+        if complete.status == UNAUTHORIZED {
+            self.tokens.refused(load.organization);
+        }
+        let connection = self.connection(at);
         // An answer to half a request is the last one on its connection.
         let is_usable = complete.is_kept_alive && connection.forget_output();
         if is_usable {
@@ -450,11 +444,13 @@ impl Transport for Http {
 
     fn send(&mut self, tag: Tag, call: &Call<'_>) {
         let form = self.writer.write(call, &mut self.request);
+        let Call { organization, may_repeat, .. } = *call;
+        let load = Load { tag, organization, form, may_repeat };
         let tags = self.carriers.len().max(tag.0 as usize + 1);
         self.carriers.resize(tags, u32::MAX);
         if let Some(at) = self.take_free() {
             self.carriers[tag.0 as usize] = at;
-            return self.send_on(at, Load { tag, form, may_repeat: call.may_repeat });
+            return self.send_on(at, load);
         }
         let Some(at) = self.closed.pop() else {
             // Against the contract of `is_free`.
@@ -462,7 +458,7 @@ impl Transport for Http {
         };
         self.carriers[tag.0 as usize] = at;
         let connection = &mut self.connections[at as usize];
-        connection.load = Some(Load { tag, form, may_repeat: false });
+        connection.load = Some(Load { may_repeat: false, ..load });
         connection.keep_output(&self.request, 0);
         self.open(at);
     }

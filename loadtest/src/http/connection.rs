@@ -54,6 +54,8 @@ pub enum State {
 pub struct Load {
     /// Its name.
     pub tag: Tag,
+    /// On whose behalf it is made, by place.
+    pub organization: u16,
     /// What its answer must be.
     pub form: Form,
     /// Whether it may be sent once more: it went out on a connection that was long idle and that the

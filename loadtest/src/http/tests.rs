@@ -1,13 +1,14 @@
 //! The transport beside servers that behave, and such that do not.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::request::Request;
+use crate::tokens::News;
 
 const PATIENCE: Nanos = Nanos::from_seconds(80);
 const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -205,6 +206,27 @@ fn a_server_that_hangs_up_loses_the_request() {
     assert_eq!(counts, Connections { opened: 3, broken: 3, ..Connections::default() });
 }
 
+/// Once only the plan renewed a token, whatever the server said of it.
+#[test]
+fn a_token_that_is_not_taken_is_told_of() {
+    let server = Server::start(&[|mut stream| {
+        take_request(&mut stream);
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+        take_request(&mut stream);
+        stream.write_all(GOOD).unwrap();
+    }]);
+    let mut http = server.transport(1);
+    let (tokens, refusals) = Tokens::told();
+    http.tokens = tokens;
+    let request = Request::Cancel { holder: 1, transaction: 2 };
+    for (tag, organization, expected) in [(0, 7, Found::Refused(401)), (1, 8, Found::Done)] {
+        send_call(&mut http, tag, &Call { organization, request, may_repeat: true });
+        assert_eq!(wait(&mut http, tag), expected);
+    }
+    assert_eq!(refusals.try_iter().collect::<Vec<_>>(), [News::Refused(7)]);
+    server.thread.join().unwrap();
+}
+
 #[test]
 fn what_is_no_http_is_unreadable() {
     check(
@@ -342,10 +364,10 @@ const COUNTED: Call<'static> = Call {
     may_repeat: false,
 };
 
-/// Waits until the server has ended the connection, of which the poller is not asked, and makes it
-/// idle for long.
+/// Waits until the server has ended the connection, of which the poller is not asked any more, and
+/// makes it idle for long.
 fn go_stale(http: &mut Http) {
-    while !http.connections[0].stream.as_mut().unwrap().is_stale() {
+    while http.connections[0].stream.as_mut().is_some_and(|stream| !stream.is_stale()) {
         assert!(http.clock.now() < PATIENCE);
         std::thread::yield_now();
     }
