@@ -259,7 +259,7 @@ impl Workload for Checks {
         let (code, _) = &self.holders[self.open[ticket.slot as usize] as usize];
         let identifier = Identifier::ClientCode(std::str::from_utf8(code).unwrap());
         let check = Check { service: 1, terminal: 5_001, identifier, price_kopecks: None };
-        Call { organization: 0, request: Request::Check(check) }
+        Call { organization: 0, request: Request::Check(check), may_repeat: true }
     }
 
     fn judge(&mut self, ticket: Ticket, answer: &Answer<'_>, _now: Nanos) -> Outcome {

@@ -1,7 +1,7 @@
 //! What the server acknowledged, on disk: memory stays the same however long a run is.
 //!
 //! The file has no name and is gone with the process. A fact is [`FACT_BYTES`] bytes; it holds places
-//! and numbers, no identifier.
+//! and numbers, no identifier. A disk that fails does not end the run: it is told when facts are read.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -88,8 +88,11 @@ pub struct Acknowledged {
 impl Acknowledged {
     /// An empty file in the system's directory of temporary files.
     pub fn create() -> io::Result<Acknowledged> {
-        let file = BufWriter::with_capacity(BUFFER_BYTES, tempfile::tempfile()?);
-        Ok(Acknowledged { file, failure: None })
+        Ok(Acknowledged::over(tempfile::tempfile()?))
+    }
+
+    fn over(file: File) -> Acknowledged {
+        Acknowledged { file: BufWriter::with_capacity(BUFFER_BYTES, file), failure: None }
     }
 
     /// Notes a fact. A failure is told by [`Acknowledged::for_each`].
@@ -102,7 +105,7 @@ impl Acknowledged {
     /// Calls `take` for every fact, the oldest first.
     pub fn for_each(&mut self, mut take: impl FnMut(Fact)) -> io::Result<()> {
         if let Some(failure) = &self.failure {
-            return Err(io::Error::new(failure.kind(), "facts could not be written"));
+            return Err(io::Error::new(failure.kind(), failure.to_string()));
         }
         self.file.flush()?;
         let file = self.file.get_mut();
@@ -123,6 +126,25 @@ impl Acknowledged {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_at_the_end_and_every_time() {
+        let file = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let mut acknowledged = Acknowledged::over(file);
+        let fact = Fact {
+            transaction: 1,
+            holder: 0,
+            organization: 0,
+            service: 0,
+            discounted_kopecks: None,
+            fate: Fate::Must,
+        };
+        (0..=BUFFER_BYTES / FACT_BYTES).for_each(|_| acknowledged.note(&fact));
+        for _ in 0..2 {
+            let error = acknowledged.for_each(|_| panic!("nothing can be read")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
+    }
 
     #[test]
     fn facts_are_read_back_as_often_as_wanted() {

@@ -205,7 +205,8 @@ impl Reader<'_> {
             page: history.page,
             page_size: PAGE_SIZE,
         };
-        transport.send(Tag(tag), &Call { organization: self.subject.organization, request });
+        let organization = self.subject.organization;
+        transport.send(Tag(tag), &Call { organization, request, may_repeat: true });
         if let Some(flight) = self.flights.get_mut(slot) {
             *flight = Some((history, now));
         }

@@ -190,6 +190,14 @@ impl<'r> Citizens<'r> {
         })
     }
 
+    /// The run begins, later than this was made.
+    pub fn begin(&mut self, begun: Wall) {
+        if !self.habits.is_frozen {
+            self.habits.begun = begun;
+            self.dates = Dates::around(begun.day(Offset(0)));
+        }
+    }
+
     /// From now on the server may have lost checks that were not confirmed; for crashes that no
     /// scenario announced.
     pub fn doubt(&mut self, now: Nanos) {

@@ -66,7 +66,15 @@ impl<'r> Server<'r> {
         Server { registry, lie, now, people, transactions, taken }
     }
 
+    /// What may come twice comes twice.
     fn answer(&mut self, call: &Call<'_>) -> Answer<'static> {
+        if call.may_repeat {
+            self.answer_once(call);
+        }
+        self.answer_once(call)
+    }
+
+    fn answer_once(&mut self, call: &Call<'_>) -> Answer<'static> {
         let organization = call.organization;
         match &call.request {
             Request::Batch(checks) => {

@@ -6,6 +6,7 @@
 //! SIGINT or SIGTERM ends a run early, with its report and verdict; a second one ends the process.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +24,8 @@ use crate::execution::{Execution, Watch};
 use crate::live::{Figures, Screen};
 use crate::openslo;
 use crate::output;
-use crate::peak::{self, Search};
+use crate::peak::length::{Length, Mixture};
+use crate::peak::{self, Search, Trial};
 use crate::registry::Registry;
 use crate::run::{Load, Run};
 use crate::scenario::Scenario;
@@ -58,7 +60,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match end {
         Ok(code) => ExitCode::from(code),
         Err(Failure(text)) => {
-            eprintln!("eligo-load: {text}");
+            // There is nobody left to tell.
+            let _ = writeln!(io::stderr(), "eligo-load: {text}");
             ExitCode::from(2)
         }
     }
@@ -234,10 +237,15 @@ fn perform(
 ) -> Result<u8, Failure> {
     let execution = Execution::prepare(scenario, registry)?;
     let mut live = Live::new(scenario, interrupted);
-    let run = execution.run(scenario.arrivals.as_ref(), &mut live)?;
-    let verdict = verdict::judge(&run);
+    let mut run = execution.run(scenario.arrivals.as_ref(), &mut live)?;
     let own = output::directory_of(&run);
-    conclude(&run, &verdict, directory.unwrap_or(&own))
+    let directory = directory.unwrap_or(&own);
+    let written = output::write(&run, &verdict::judge(&run), directory);
+    // The run took place, and is judged all the same.
+    run.failures.extend(written.err().map(|error| format!("documents are missing: {error}")));
+    let verdict = verdict::judge(&run);
+    tell(&run, &verdict, directory);
+    Ok(verdict.exit_code())
 }
 
 fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
@@ -258,24 +266,27 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
     // What one step used up is gone in the next.
     scenario.target.fresh = false;
     scenario.load.kind = Load::Open;
-    let least_seconds = scenario.duration_seconds - scenario.warm_up_seconds;
-    let peak = peak::find(&search, |rate| -> Result<Run, Failure> {
+    let length = Length {
+        terms: scenario.terms(),
+        least_seconds: scenario.duration_seconds - scenario.warm_up_seconds,
+        mixture: Mixture::planned(&scenario.mix),
+    };
+    let peak = peak::find(&search, length, |Trial { rate, seconds }| -> Result<Run, Failure> {
         let mut step = scenario.clone();
-        let seconds = peak::seconds_needed(rate, &step.terms()).max(least_seconds);
         step.duration_seconds = seconds + step.warm_up_seconds;
         let arrivals = Arrivals::try_from(Shape::Poisson { rate })?;
         let execution = Execution::prepare(&step, &registry)?;
-        println!("{rate:.0} requests a second for {:.0} s", step.duration_seconds);
+        print(&format!("{rate:.0} requests a second for {:.0} s\n", step.duration_seconds));
         Ok(execution.run(Some(&arrivals), &mut ())?)
     })?;
-    print!("{}", peak::table(&peak));
-    Ok(if peak.rate.is_some() { 0 } else { 1 })
+    print(&peak::table(&peak));
+    Ok(peak.exit_code())
 }
 
 fn check_self(matches: &ArgMatches) -> Result<u8, Failure> {
     let plan = if matches.get_flag("short") { Plan::short() } else { Plan::full() };
     let checked = selfcheck::run(&plan)?;
-    print!("{checked}");
+    print(&checked.to_string());
     Ok(match checked.verdict() {
         selfcheck::Verdict::Pass => 0,
         selfcheck::Verdict::Fail => 1,
@@ -286,7 +297,7 @@ fn check_self(matches: &ArgMatches) -> Result<u8, Failure> {
 fn compare_runs(matches: &ArgMatches) -> Result<u8, Failure> {
     let first = output::read(path(matches, "FIRST"))?;
     let second = output::read(path(matches, "SECOND"))?;
-    print!("{}", compare::table(&compare::compare(&first, &second)));
+    print(&compare::table(&compare::compare(&first, &second)));
     Ok(0)
 }
 
@@ -294,12 +305,12 @@ fn merge_runs(matches: &ArgMatches) -> Result<u8, Failure> {
     let files = matches.get_many::<PathBuf>("RUN").into_iter().flatten();
     let runs: Vec<Run> = files.map(|file| output::read(file)).collect::<io::Result<_>>()?;
     let run = merge::merge(runs)?;
-    conclude(&run, &verdict::judge(&run), path(matches, "out"))
+    write_again(&run, path(matches, "out"))
 }
 
 fn report(matches: &ArgMatches) -> Result<u8, Failure> {
     let run = output::read(path(matches, "RUN"))?;
-    conclude(&run, &verdict::judge(&run), path(matches, "out"))
+    write_again(&run, path(matches, "out"))
 }
 
 fn rules(matches: &ArgMatches) -> Result<u8, Failure> {
@@ -308,7 +319,7 @@ fn rules(matches: &ArgMatches) -> Result<u8, Failure> {
         None => crate::objective::contract(4),
     };
     let job = matches.get_one::<String>("job").map_or("eligo", String::as_str);
-    print!("{}", openslo::rules(&objectives, job));
+    print(&openslo::rules(&objectives, job));
     Ok(0)
 }
 
@@ -319,15 +330,28 @@ fn load(path: &Path) -> Result<(Scenario, Registry), Failure> {
     Ok((scenario, registry))
 }
 
-/// Writes the documents and prints the figures and the verdict.
-fn conclude(run: &Run, verdict: &Verdict, directory: &Path) -> Result<u8, Failure> {
-    output::write(run, verdict, directory)?;
-    println!("\n{}\n{}", summary::print(run, verdict), verdict::table(verdict));
-    for answer in &run.wrong_answers {
-        println!("wrong: {answer}");
-    }
-    println!("report: {}", directory.join(output::PAGE).display());
+/// Writes the documents of runs that took place before, and tells of them.
+fn write_again(run: &Run, directory: &Path) -> Result<u8, Failure> {
+    let verdict = verdict::judge(run);
+    output::write(run, &verdict, directory)?;
+    tell(run, &verdict, directory);
     Ok(verdict.exit_code())
+}
+
+/// Prints the figures and the verdict.
+fn tell(run: &Run, verdict: &Verdict, directory: &Path) {
+    let mut text = format!("\n{}\n{}\n", summary::print(run, verdict), verdict::table(verdict));
+    for answer in &run.wrong_answers {
+        text.push_str(&format!("wrong: {answer}\n"));
+    }
+    text.push_str(&format!("report: {}\n", directory.join(output::PAGE).display()));
+    print(&text);
+}
+
+/// Prints; where nobody can read it the exit code says the same.
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// What is shown while a run goes on.

@@ -9,34 +9,34 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::acknowledged::Acknowledged;
-use crate::arrivals::{Arrivals, ArrivalsError};
+use crate::arrivals::{Arrivals, ArrivalsError, Plan};
 use crate::audit::{self, Audit, Subject};
 use crate::calendar::{Offset, Wall};
 use crate::citizens::desks::Desks;
 use crate::citizens::{Citizens, CitizensError, Habits};
 use crate::client::ClientError;
 use crate::clock::Monotonic;
-use crate::downtime::Availability;
 use crate::endpoint::Endpoint;
-use crate::faults::Injector;
+use crate::execution::beside::Beside;
 use crate::fleet::figures::FleetFigures;
 use crate::fleet::{Fleet, FleetError};
 use crate::generator::{Generator, Settings};
 use crate::http::{self, Http, Tls};
 use crate::machine::Meter;
-use crate::probe::{Credentials, HttpCheck, Probe};
+use crate::probe::{Credentials, HttpCheck};
 use crate::recorder::{About, Recorder};
 use crate::registry::Registry;
 use crate::run::{Load, Run, WRONG_ANSWERS_MAX};
 use crate::scenario::Scenario;
 use crate::second::Second;
-use crate::target::{Sampler, Target};
 use crate::time::{Clock, Nanos};
 use crate::tokens::{ACCEPTOR_SCOPE, Renewal, TokenEndpoint, Tokens, TokensError};
 use crate::transport::{Connections, Transport};
+
+mod beside;
 
 /// How long opening the connections may take before the run begins without the rest.
 const OPENING: Nanos = Nanos::from_seconds(10);
@@ -115,8 +115,8 @@ pub struct Execution<'a> {
 struct Lane {
     /// Which one, from 0.
     thread: u32,
-    /// Told when its connections are open.
-    ready: SyncSender<()>,
+    /// Told when its connections are open, or why it cannot begin.
+    ready: SyncSender<Result<(), ExecutionError>>,
     /// Tells when the run begins.
     started: Receiver<(Monotonic, Wall)>,
     /// Takes its seconds.
@@ -135,9 +135,23 @@ impl Lane {
     /// Says that the connections are open and waits for the start.
     fn start(&self) -> Result<(Monotonic, Wall), ExecutionError> {
         // The other end is there as long as the run.
-        let _ = self.ready.send(());
+        let _ = self.ready.send(Ok(()));
         self.started.recv().map_err(|_| ExecutionError::Panicked)
     }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // If it ends before it is ready, all the others wait for it.
+        let _ = self.ready.try_send(Err(ExecutionError::Panicked));
+    }
+}
+
+/// What one generator is to do.
+struct Task<'a> {
+    /// All generators have the same and take turns.
+    plan: Option<Plan>,
+    workload: Citizens<'a>,
 }
 
 /// What one generator brings back.
@@ -184,26 +198,34 @@ impl<'a> Execution<'a> {
                 let (start, started) = sync_channel(1);
                 let (ready, news) = (ready.clone(), news.clone());
                 let lane = Lane { thread, ready, started, news, tells_standing };
-                let generate = move || self.generate(arrivals, &lane);
+                let generate = move || match self.generate(arrivals, &lane) {
+                    Ok(share) => Some(share),
+                    Err(error) => {
+                        // Nobody listens any more where another one failed before.
+                        let _ = lane.ready.try_send(Err(error));
+                        None
+                    }
+                };
                 let named = thread::Builder::new().name(format!("generator-{thread}"));
                 generators.push(named.spawn_scoped(scope, generate)?);
                 starts.push(start);
             }
             drop((ready, news));
-            // Ends when all are ready, or one has failed and says why when it is joined.
-            opened.iter().take(threads as usize).for_each(drop);
+            // Where one cannot begin none does: the others wait for a start that does not come.
+            opened.iter().take(threads as usize).collect::<Result<(), _>>()?;
             let (clock, begun, wall) = (Monotonic::start(), Instant::now(), Wall::now());
             let beside = Beside::start(self, begun)?;
-            // One that has failed takes no start.
             for start in &starts {
+                // One that has panicked takes no start.
                 let _ = start.send((clock, wall));
             }
             self.look_on(&told, watch, (&beside, begun, wall));
             let mut shares = Vec::new();
             for generator in generators {
-                shares.push(generator.join().map_err(|_| ExecutionError::Panicked)??);
+                let share = generator.join().ok().flatten();
+                shares.push(share.ok_or(ExecutionError::Panicked)?);
             }
-            self.conclude(shares, beside, (clock, wall))
+            Ok(self.conclude(shares, beside, (clock, wall)))
         })
     }
 
@@ -263,12 +285,12 @@ impl<'a> Execution<'a> {
             return self.generate_over_http(arrivals, lane);
         };
         let (mut transport, fleet) = Fleet::prepare(self.scenario, settings, self.registry)?;
+        let mut task = self.task(arrivals, lane, Some(fleet.terminals()))?;
         let (clock, begun) = lane.start()?;
         transport.restart(clock);
+        task.workload.begin(begun);
         fleet.begin();
-        let mut habits = Habits::new(self.scenario, lane.thread, begun);
-        habits.terminals = Some(fleet.terminals());
-        let mut share = self.drive(arrivals, lane, (clock, habits), &mut transport)?;
+        let mut share = self.drive(task, lane, clock, &mut transport);
         let (figures, faults) = fleet.finish(transport.runtime());
         share.wrong_answers.extend(faults);
         share.connections = transport.connections();
@@ -283,25 +305,37 @@ impl<'a> Execution<'a> {
     ) -> Result<Share, ExecutionError> {
         let mut transport = self.transport(self.scenario.threads.max(1))?;
         transport.open_ahead(OPENING);
+        let mut task = self.task(arrivals, lane, None)?;
         let (clock, begun) = lane.start()?;
         transport.restart(clock);
-        let habits = Habits::new(self.scenario, lane.thread, begun);
-        self.drive(arrivals, lane, (clock, habits), &mut transport)
+        task.workload.begin(begun);
+        Ok(self.drive(task, lane, clock, &mut transport))
+    }
+
+    /// All that can fail, before the run begins.
+    fn task(
+        &self,
+        arrivals: Option<&Arrivals>,
+        lane: &Lane,
+        terminals: Option<Vec<u64>>,
+    ) -> Result<Task<'a>, ExecutionError> {
+        let scenario = self.scenario;
+        let duration = nanos(scenario.duration_seconds);
+        let habits = Habits { terminals, ..Habits::new(scenario, lane.thread, Wall::now()) };
+        let plan = arrivals.map(|arrivals| arrivals.plan(duration, scenario.seed)).transpose()?;
+        Ok(Task { plan, workload: Citizens::new(self.registry, habits)? })
     }
 
     fn drive(
         &self,
-        arrivals: Option<&Arrivals>,
+        task: Task<'_>,
         lane: &Lane,
-        (clock, habits): (Monotonic, Habits),
+        clock: Monotonic,
         transport: &mut impl Transport,
-    ) -> Result<Share, ExecutionError> {
+    ) -> Share {
         let scenario = self.scenario;
         let (thread, threads) = (lane.thread, scenario.threads.max(1));
-        let duration = nanos(scenario.duration_seconds);
-        // All threads make the same plan and take turns.
-        let plan = arrivals.map(|arrivals| arrivals.plan(duration, scenario.seed)).transpose()?;
-        let mut workload = Citizens::new(self.registry, habits)?;
+        let Task { plan, mut workload } = task;
         let mut recorder = Recorder::counting_from(nanos(scenario.warm_up_seconds));
         let give_up = nanos(scenario.give_up_seconds);
         let generator = Generator {
@@ -327,12 +361,15 @@ impl<'a> Execution<'a> {
                 let mine = plan.skip(thread as usize).step_by(threads as usize);
                 generator.run_open(mine, &mut tell);
             }
-            _ => generator.run_closed((scenario.load.users / threads).max(1), duration, &mut tell),
+            _ => {
+                let (users, until) = (scenario.load.users / threads, scenario.duration_seconds);
+                generator.run_closed(users.max(1), nanos(until), &mut tell);
+            }
         }
         let connections = transport.connections();
         let wrong_answers = workload.wrong_answers().to_vec();
         let (facts, holders) = workload.finish();
-        Ok(Share { recorder, connections, facts, holders, wrong_answers, fleet: None })
+        Share { recorder, connections, facts, holders, wrong_answers, fleet: None }
     }
 
     fn transport(&self, threads: u32) -> io::Result<Http> {
@@ -353,7 +390,7 @@ impl<'a> Execution<'a> {
         shares: Vec<Share>,
         beside: Beside,
         (clock, begun): (Monotonic, Wall),
-    ) -> Result<Run, ExecutionError> {
+    ) -> Run {
         let scenario = self.scenario;
         let mut recorder = Recorder::counting_from(Nanos::NEVER);
         let mut about = self.about(begun);
@@ -379,26 +416,26 @@ impl<'a> Execution<'a> {
         let mut run = recorder.into_run(about);
         let planned = scenario.planned_windows(begun);
         beside.stop(&mut run, clock.now().0 as f64 / 1e9, &planned);
-        run.audit = self.audit(facts, begun, clock)?;
+        run.audit = self.audit(facts, (clock, begun), &mut run.failures);
         run.terms = scenario.terms();
         run.fleet = fleet;
-        Ok(run)
+        run
     }
 
+    /// Compares the history; what cannot be compared is told and counts as not read.
     fn audit(
         &self,
         shares: Vec<(Acknowledged, Vec<u32>)>,
-        begun: Wall,
-        clock: Monotonic,
-    ) -> Result<Option<Audit>, ExecutionError> {
-        let Some(organization) = Desks::new(self.registry).history.first().copied() else {
-            return Ok(None);
-        };
+        (clock, begun): (Monotonic, Wall),
+        failures: &mut Vec<String>,
+    ) -> Option<Audit> {
+        let organization = Desks::new(self.registry).history.first().copied()?;
         let begun = self.scenario.frozen().unwrap_or(begun);
         let utc = Offset(0);
         let from = begun.day(utc).plus(-1).to_string();
         let to = begun.plus(clock.now()).day(utc).plus(1).to_string();
-        let mut transport = self.transport(1)?;
+        let mut told = |error| failures.push(format!("the history was not compared: {error}"));
+        let mut transport = self.transport(1).map_err(&mut told).ok()?;
         transport.restart(clock);
         let mut audit = Audit::default();
         for (mut facts, holders) in shares {
@@ -411,9 +448,15 @@ impl<'a> Execution<'a> {
                 is_fresh: self.scenario.target.fresh,
                 deadline: clock.now() + AUDIT,
             };
-            audit.add(&audit::compare(&subject, &mut facts, &mut transport, &clock)?);
+            match audit::compare(&subject, &mut facts, &mut transport, &clock) {
+                Ok(compared) => audit.add(&compared),
+                Err(error) => {
+                    audit.unchecked_holders += holders.len() as u64;
+                    told(error);
+                }
+            }
         }
-        Ok(Some(audit))
+        Some(audit)
     }
 
     /// The check of the probe: a well-formed one that opens nothing, because nobody holds the card.
@@ -437,46 +480,6 @@ impl<'a> Execution<'a> {
             scope: ACCEPTOR_SCOPE.to_owned(),
         };
         Some(HttpCheck::new(self.endpoint.clone(), credentials, body))
-    }
-}
-
-/// What runs beside the load.
-struct Beside {
-    probe: Option<Probe>,
-    faults: Injector,
-    sampler: Sampler,
-}
-
-impl Beside {
-    fn start(execution: &Execution<'_>, begun: Instant) -> io::Result<Beside> {
-        let scenario = execution.scenario;
-        let interval = Duration::from_secs_f64(scenario.probe.interval_seconds);
-        let probe = execution.probed();
-        let probe = probe.map(|mut check| Probe::start(begun, interval, move || check.is_served()));
-        let target = Target {
-            pid: scenario.target.pid,
-            pid_file: scenario.target.pid_file.clone(),
-            admin: execution.admin.clone(),
-        };
-        Ok(Beside {
-            probe: probe.transpose()?,
-            faults: Injector::start(begun, scenario.planned_faults())?,
-            sampler: Sampler::start(begun, target)?,
-        })
-    }
-
-    /// What the probe has seen so far.
-    fn seen(&self, end_seconds: f64, planned: &[crate::downtime::Planned]) -> Option<Availability> {
-        let probe = self.probe.as_ref()?;
-        Some(Availability::of(&probe.seen(), end_seconds, planned))
-    }
-
-    fn stop(self, run: &mut Run, end_seconds: f64, planned: &[crate::downtime::Planned]) {
-        let lookout = self.probe.map(Probe::stop);
-        run.availability = lookout.map(|lookout| Availability::of(&lookout, end_seconds, planned));
-        run.faults = self.faults.stop();
-        run.target = Some(self.sampler.stop())
-            .filter(|sampled| !sampled.process.is_empty() || !sampled.metrics.is_empty());
     }
 }
 

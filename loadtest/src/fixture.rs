@@ -43,6 +43,7 @@ pub fn run(right: u64, unanswered: u64) -> Run {
         seconds: seconds.collect(),
         connections: Connections::default(),
         wrong_answers: Vec::new(),
+        failures: Vec::new(),
         availability: Some(Availability::of(&[0, 1].map(probe).into_iter().collect(), 10.0, &[])),
         audit: None,
         fleet: None,

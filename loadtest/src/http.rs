@@ -2,13 +2,13 @@
 //! wait, one request at a time on each.
 //!
 //! Connections are opened ahead of the run and, up to a limit, when none is free. One that the server
-//! closes while it is idle is no error: it is opened again and counted apart. One that ends under a
-//! request loses it, but for the one case in which nothing can have happened to it: it was sent on a
-//! connection idle for a second or more, and not a byte came back; then it is sent once more.
+//! closes while it is idle is no error: it is opened again and counted apart, and a request that could
+//! not even be written on it goes over the new one. A connection that ends under a request loses it,
+//! as the server may have taken it; but for one that may come twice ([`Call::may_repeat`]), was sent on
+//! a connection idle for a second or more, and not a byte came back: it is sent once more.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 
 use crate::answer::Answer;
 use crate::clock::Monotonic;
@@ -22,10 +22,12 @@ mod answer;
 mod connection;
 mod frame;
 mod request;
+mod settings;
 mod stream;
 
 use connection::{Complete, Connection, Load, State};
-use request::{Form, Writer};
+use request::Writer;
+pub use settings::Settings;
 use stream::Stream;
 pub use stream::Tls;
 
@@ -38,29 +40,17 @@ const READ_BYTES: usize = 64 << 10;
 /// What certainly came as one piece: it was all there when the poller told of it, and its instant is
 /// that one, however many other answers are read before it. Of a longer one it is when it was read.
 const PIECE_BYTES_MAX: usize = 1_200;
+/// The status of an answer to a token that the server does not take.
+const UNAUTHORIZED: u16 = 401;
 /// How long a connection without a request may take to open.
 const OPENING: Nanos = Nanos::from_seconds(10);
 /// Idle for so long, a connection may have been closed by the server without our knowing.
 const IDLE: Nanos = Nanos::from_seconds(1);
 
-/// Where the server is and how it is spoken to.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Its name for the head `Host`, with the port where it is not the usual one.
-    pub host: String,
-    /// TLS, if it speaks it.
-    pub tls: Option<Tls>,
-    /// Connections that are opened ahead.
-    pub connections: u32,
-    /// The most connections, at least those.
-    pub connections_max: u32,
-}
-
 /// The transport. It is never printed: it holds tokens and answers.
 pub struct Http {
     settings: Settings,
+    tokens: Tokens,
     clock: Monotonic,
     poller: Poller,
     writer: Writer,
@@ -84,8 +74,9 @@ impl Http {
     pub fn new(settings: Settings, tokens: Tokens, clock: Monotonic) -> io::Result<Http> {
         let connections = settings.connections_max.max(settings.connections).min(CONNECTIONS_MAX);
         Ok(Http {
-            writer: Writer::new(settings.host.clone(), tokens),
+            writer: Writer::new(settings.host.clone(), tokens.clone()),
             settings,
+            tokens,
             clock,
             poller: Poller::new(clock)?,
             connections: (0..connections).map(|_| Connection::new()).collect(),
@@ -236,7 +227,7 @@ impl Http {
         let load = self.connection(at).reset();
         match load {
             Some(load) if load.may_repeat && is_untouched => {
-                self.resend(at, Load { may_repeat: false, ..load }, &output);
+                self.resend(at, load, &output);
             }
             Some(load) => {
                 self.counts.broken += 1;
@@ -263,32 +254,27 @@ impl Http {
 
     fn resend(&mut self, at: u32, load: Load, bytes: &[u8]) {
         let connection = self.connection(at);
-        connection.load = Some(load);
+        connection.load = Some(Load { may_repeat: false, ..load });
         connection.keep_output(bytes, 0);
         self.reopen(at);
     }
 
     /// Sends the request that was written on a free connection.
-    fn send_on(&mut self, at: u32, tag: Tag, form: Form) {
+    fn send_on(&mut self, at: u32, load: Load) {
         let now = self.poller.looked();
         let connection = &mut self.connections[at as usize];
-        let may_repeat = now - connection.since >= IDLE;
-        connection.load = Some(Load { tag, form, may_repeat });
+        let was_idle = now - connection.since >= IDLE;
+        let may_repeat = was_idle && load.may_repeat;
+        connection.load = Some(Load { may_repeat, ..load });
         connection.state = State::Busy;
         let Some(stream) = &mut connection.stream else { return };
-        if may_repeat && stream.is_stale() {
-            connection.keep_output(&self.request, 0);
-            return self.end_without_answer(at);
+        if was_idle && stream.is_stale() {
+            return self.send_anew(at);
         }
         let written = match stream.write(&self.request) {
             Ok(written) => written,
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(_) => {
-                // The server had closed it already.
-                connection.load = Some(Load { tag, form, may_repeat: true });
-                connection.keep_output(&self.request, 0);
-                return self.end_without_answer(at);
-            }
+            Err(_) => return self.send_anew(at),
         };
         if may_repeat || written < self.request.len() {
             connection.keep_output(&self.request, written);
@@ -296,6 +282,14 @@ impl Http {
         if connection.interest() != connection.watched {
             self.watch(at);
         }
+    }
+
+    /// The server had closed the connection before the request was written; it cannot have been taken.
+    fn send_anew(&mut self, at: u32) {
+        let Some(load) = self.connection(at).reset() else { return };
+        let request = std::mem::take(&mut self.request);
+        self.resend(at, load, &request);
+        self.request = request;
     }
 
     fn handle(&mut self, ready: Ready, buffer: &mut [u8], take: &mut dyn FnMut(Event<'_>)) {
@@ -392,6 +386,10 @@ impl Http {
         let now = if is_piece { self.poller.looked() } else { self.clock.now() };
         let connection = self.connection(at);
         let Some(load) = connection.load.take() else { return };
+        if complete.status == UNAUTHORIZED {
+            self.tokens.refused(load.organization);
+        }
+        let connection = self.connection(at);
         // An answer to half a request is the last one on its connection.
         let is_usable = complete.is_kept_alive && connection.forget_output();
         if is_usable {
@@ -446,11 +444,13 @@ impl Transport for Http {
 
     fn send(&mut self, tag: Tag, call: &Call<'_>) {
         let form = self.writer.write(call, &mut self.request);
+        let Call { organization, may_repeat, .. } = *call;
+        let load = Load { tag, organization, form, may_repeat };
         let tags = self.carriers.len().max(tag.0 as usize + 1);
         self.carriers.resize(tags, u32::MAX);
         if let Some(at) = self.take_free() {
             self.carriers[tag.0 as usize] = at;
-            return self.send_on(at, tag, form);
+            return self.send_on(at, load);
         }
         let Some(at) = self.closed.pop() else {
             // Against the contract of `is_free`.
@@ -458,7 +458,7 @@ impl Transport for Http {
         };
         self.carriers[tag.0 as usize] = at;
         let connection = &mut self.connections[at as usize];
-        connection.load = Some(Load { tag, form, may_repeat: false });
+        connection.load = Some(Load { may_repeat: false, ..load });
         connection.keep_output(&self.request, 0);
         self.open(at);
     }

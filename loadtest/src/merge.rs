@@ -72,6 +72,7 @@ fn add(merged: &mut Run, run: Run) -> Result<(), MergeError> {
     merged.seconds.sort_by_key(|second| second.second);
     merged.wrong_answers.extend(run.wrong_answers.iter().cloned());
     merged.wrong_answers.truncate(WRONG_ANSWERS_MAX);
+    merged.failures.extend(run.failures.iter().cloned());
     add_surroundings(merged, run);
     Ok(())
 }

@@ -2,9 +2,11 @@
 //!
 //! An SLO with the budgeting method `Occurrences` becomes a share of requests slower than the
 //! objective's value (seconds), judged by its bound: what it promises holds for requests to come, too.
-//! One with `Timeslices` becomes minutes of downtime a month. The labels
-//! `request` and `carrier` of an SLO narrow it to a kind of request and a carrier. Documents of other
-//! kinds are passed over; an SLO that cannot be judged is an error, never silently dropped.
+//! One with `Timeslices` becomes minutes of downtime a month: a slice is good when the probe was
+//! answered in it, so its `timeSliceTarget` is 1 and its `timeSliceWindow` at most a minute, and there
+//! is no `op` and `value`. The labels `request` and `carrier` of an SLO narrow it to a kind of request
+//! and a carrier. Documents of other kinds are passed over; an SLO that cannot be judged is an error
+//! that names what of it, never silently dropped or taken for another.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +38,7 @@ pub enum OpenSloError {
         /// Which SLO.
         name: String,
         /// What of it.
-        cause: &'static str,
+        cause: String,
     },
     /// Larger than [`BYTES_MAX`].
     #[error("the documents are too large")]
@@ -180,23 +182,26 @@ struct Spec {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Target {
     display_name: Option<String>,
     op: Option<String>,
     value: Option<f64>,
     target: Option<f64>,
     target_percent: Option<f64>,
+    time_slice_target: Option<f64>,
+    time_slice_window: Option<String>,
 }
 
 impl Document {
     fn objectives(self) -> Result<Vec<Objective>, OpenSloError> {
         let name = self.metadata.display_name.clone().unwrap_or(self.metadata.name.clone());
-        let wrong = |cause| OpenSloError::Objective { name: name.clone(), cause };
+        let unusable = |cause: String| OpenSloError::Objective { name: name.clone(), cause };
+        let wrong = |cause: &str| unusable(cause.to_owned());
         let kind: Option<Kind> = self.metadata.label("request").map_err(wrong)?;
         let carrier: Option<Carrier> = self.metadata.label("carrier").map_err(wrong)?;
         let spec: Spec =
-            serde_json::from_value(self.spec).map_err(|_| wrong("its specification"))?;
+            serde_json::from_value(self.spec).map_err(|error| unusable(error.to_string()))?;
         let mut objectives = Vec::new();
         for target in &spec.objectives {
             let limit = target.limit(&spec.budgeting_method).map_err(wrong)?;
@@ -240,6 +245,9 @@ impl Target {
                 let (Some("lte" | "lt"), Some(seconds)) = (self.op.as_deref(), self.value) else {
                     return Err("it needs `op: lte` and a `value` in seconds");
                 };
+                if self.time_slice_target.is_some() || self.time_slice_window.is_some() {
+                    return Err("`timeSliceTarget` and `timeSliceWindow` are for `Timeslices`");
+                }
                 Ok(Limit::Share {
                     above_ms: (seconds * 1e6).round() / 1e3,
                     percent_max: (missed * 1e12).round() / 1e10,
@@ -247,9 +255,27 @@ impl Target {
                 })
             }
             "Timeslices" => {
+                self.slices_fault().map_or(Ok(()), Err)?;
                 Ok(Limit::Downtime { minutes_max: (missed * MONTH_MINUTES * 1e6).round() / 1e6 })
             }
-            _ => Err("its budgeting method"),
+            _ => Err("its `budgetingMethod` is neither `Occurrences` nor `Timeslices`"),
+        }
+    }
+
+    /// Why its slices are not those of the downtime that the probe sees, if so.
+    fn slices_fault(&self) -> Option<&'static str> {
+        let is_short = |window: &str| {
+            let seconds = window.strip_suffix('s').and_then(|seconds| seconds.parse::<u32>().ok());
+            window == "1m" || seconds.is_some_and(|seconds| (1..=60).contains(&seconds))
+        };
+        if self.op.is_some() || self.value.is_some() {
+            Some("`op` and `value` are not evaluated by slices: they are slices of downtime")
+        } else if self.time_slice_target.is_some_and(|target| target != 1.0) {
+            Some("its `timeSliceTarget` is not 1: slices are those of downtime")
+        } else if self.time_slice_window.as_deref().is_some_and(|window| !is_short(window)) {
+            Some("its `timeSliceWindow` is neither `1m` nor so many seconds of it")
+        } else {
+            None
         }
     }
 }
@@ -364,12 +390,43 @@ spec:
         check("{budgetingMethod: Timeslices, objectives: [{target: 1.5}]}", None);
         check("{budgetingMethod: Timeslices, objectives: [{}]}", None);
         check("[]", None);
+        check(
+            "{budgetingMethod: Occurrences, objectives: [{op: lt, value: 1, target: 0.9, timeSliceTarget: 1}]}",
+            None,
+        );
         assert!(matches!(read(&"#".repeat(BYTES_MAX + 1)), Err(OpenSloError::TooLarge)));
         let old = BUILT_IN.replace("openslo/v1", "openslo/v1alpha");
         assert!(matches!(read(&old), Err(OpenSloError::Version)));
         let unknown = BUILT_IN.replace("request: check", "request: tea");
         assert!(matches!(read(&unknown), Err(OpenSloError::Objective { .. })));
         assert!(read("a: [").is_err());
+    }
+
+    /// Slices of a latency, of half-good minutes or of whole hours were once taken for downtime.
+    #[test]
+    fn slices_that_are_not_downtime_name_the_field() {
+        let fault = |more: &str| {
+            let text = format!(
+                "apiVersion: openslo/v1\nkind: SLO\nmetadata: {{name: x}}\nspec: \
+                 {{budgetingMethod: Timeslices, objectives: [{{target: 0.99{more}}}]}}"
+            );
+            read(&text).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        for (more, named) in [
+            (", op: lte", "`op`"),
+            (", value: 0.1", "`value`"),
+            (", op: lte, value: 0.1, timeSliceTarget: 1", "`op`"),
+            (", timeSliceTarget: 0.95", "`timeSliceTarget`"),
+            (", timeSliceWindow: 1h", "`timeSliceWindow`"),
+            (", timeSliceWindow: 0s", "`timeSliceWindow`"),
+            (", ratioMetrics: {}", "`ratioMetrics`"),
+        ] {
+            let fault = fault(more);
+            assert!(fault.contains("`x` cannot be judged") && fault.contains(named), "{fault}");
+        }
+        for more in ["", ", timeSliceTarget: 1, timeSliceWindow: 1m", ", timeSliceWindow: 30s"] {
+            assert_eq!(fault(more), "", "{more}");
+        }
     }
 
     #[test]

@@ -26,20 +26,31 @@ pub fn directory_of(run: &Run) -> PathBuf {
     PathBuf::from(format!("eligo-load-{}-{}", word(&run.scenario), word(&run.begun)))
 }
 
-/// Writes all documents.
+/// Writes all documents; where one cannot be written the others are all the same. The error is the
+/// first one.
 pub fn write(run: &Run, verdict: &Verdict, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let mut document = BufWriter::new(File::create(directory.join(DOCUMENT))?);
-    serde_json::to_writer(&mut document, run)?;
-    document.flush()?;
-    fs::write(directory.join("verdict.json"), serde_json::to_vec_pretty(verdict)?)?;
-    fs::write(directory.join(PAGE), html::print(run, verdict))?;
-    fs::write(directory.join("seconds.csv"), csv::print(&run.seconds))?;
-    fs::write(directory.join("junit.xml"), junit::print(run, verdict))?;
     let micros = Wall::parse(&run.begun).map_or(0, |begun| begun.0);
     let begun = UNIX_EPOCH + Duration::from_micros(u64::try_from(micros).unwrap_or_default());
-    fs::write(directory.join("run.hlog"), hlog::log(run, begun)?)?;
-    fs::write(directory.join("response.hgrm"), hlog::distribution(&run.times.response))
+    let put = |name: &str, bytes: io::Result<Vec<u8>>| {
+        bytes.and_then(|bytes| fs::write(directory.join(name), bytes))
+    };
+    // The longest one is never in memory.
+    let document = File::create(directory.join(DOCUMENT)).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        serde_json::to_writer(&mut file, run)?;
+        file.flush()
+    });
+    let written = [
+        document,
+        put("verdict.json", serde_json::to_vec_pretty(verdict).map_err(io::Error::from)),
+        put(PAGE, Ok(html::print(run, verdict).into_bytes())),
+        put("seconds.csv", Ok(csv::print(&run.seconds).into_bytes())),
+        put("junit.xml", Ok(junit::print(run, verdict).into_bytes())),
+        put("run.hlog", hlog::log(run, begun)),
+        put("response.hgrm", Ok(hlog::distribution(&run.times.response).into_bytes())),
+    ];
+    written.into_iter().collect()
 }
 
 /// Reads a document.

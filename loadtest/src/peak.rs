@@ -3,18 +3,20 @@
 //! The rate is doubled until something is missed, then halved into the gap between the highest rate
 //! that held and the lowest that did not. What was found is run once more: a server near its limit
 //! holds by luck, and then the search goes on below. A step without a verdict counts as one that did
-//! not hold, and says so: the generator may be the limit. Where a rate held above one that did not,
-//! the peak is below the lowest that did not, since load passes every rate on its way up.
+//! not hold, and says so: the generator may be the limit; but one that turns out to have been too
+//! short for its limits is made again, longer. Where a rate held above one that did not, the peak is
+//! below the lowest that did not, since load passes every rate on its way up.
 
-use crate::binomial;
 use crate::histogram::percentile;
-use crate::objective::{Limit, Terms, contract, strict};
+use crate::peak::length::{Length, Mixture};
 use crate::run::Run;
 use crate::tally::Tally;
 use crate::verdict::{Outcome, judge, time};
 
-/// Values wanted beyond a percentile: more than the ten that are needed, as arrivals vary.
-const BEYOND: f64 = 15.0;
+pub mod length;
+
+/// How often a step that was too short is made again.
+const REPEATS_MAX: u32 = 2;
 /// How often a peak is confirmed.
 const CONFIRMATIONS_MAX: u32 = 3;
 const NS_PER_MS: f64 = 1e6;
@@ -32,6 +34,15 @@ pub struct Search {
     pub precision_percent: f64,
     /// The most steps.
     pub steps_max: u32,
+}
+
+/// A run that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trial {
+    /// Requests a second.
+    pub rate: f64,
+    /// How long it is, seconds.
+    pub seconds: f64,
 }
 
 /// A rate that was tried.
@@ -64,13 +75,29 @@ pub struct Peak {
     pub steps: Vec<Step>,
 }
 
-/// Searches; `step` makes a run at a rate.
-pub fn find<E>(search: &Search, mut step: impl FnMut(f64) -> Result<Run, E>) -> Result<Peak, E> {
+impl Peak {
+    /// What the process ends with: 0 a rate held, 1 none did, 3 none did and none was missed.
+    pub fn exit_code(&self) -> u8 {
+        let is_missed = |step: &Step| step.outcome == Outcome::Fail;
+        match (self.rate, self.steps.iter().any(is_missed)) {
+            (Some(_), _) => 0,
+            (None, true) => 1,
+            (None, false) => 3,
+        }
+    }
+}
+
+/// Searches; `run` makes a run.
+pub fn find<E>(
+    search: &Search,
+    mut length: Length,
+    mut run: impl FnMut(Trial) -> Result<Run, E>,
+) -> Result<Peak, E> {
     let mut steps: Vec<Step> = Vec::new();
     let mut confirmations = 0;
     let mut rate = search.first.clamp(search.least, search.most);
     while steps.len() < search.steps_max as usize {
-        steps.push(Step::of(rate, &step(rate)?));
+        steps.push(step(rate, &mut length, &mut run)?);
         rate = match next(search, &steps) {
             Some(next) => next,
             None => match highest(&steps) {
@@ -89,28 +116,6 @@ pub fn find<E>(search: &Search, mut step: impl FnMut(f64) -> Result<Run, E>) -> 
         is_confirmed: rate.is_some_and(|rate| is_confirmed(&steps, rate)),
         steps,
     })
-}
-
-/// How long a step at a rate must be for every limit of its terms to be judged, seconds.
-pub fn seconds_needed(rate: f64, terms: &Terms) -> f64 {
-    let strict = if terms.strict { strict() } else { Vec::new() };
-    let contract = contract(terms.month_of_service);
-    let limits = contract.iter().chain(&strict).chain(&terms.objectives);
-    let requests = limits.map(|objective| match objective.limit {
-        Limit::Budget { percent_max, used_percent_max, confidence_percent, .. } => {
-            needed(percent_max * used_percent_max / 1e4, confidence_percent)
-        }
-        Limit::Census { percent_max, .. } => needed(percent_max / 100.0, 95.0),
-        Limit::Percentile { percentile, .. } => BEYOND / (1.0 - percentile / 100.0),
-        Limit::Share { percent_max, confidence_percent, .. } => {
-            needed(percent_max / 100.0, confidence_percent)
-        }
-        Limit::Offline { percent_max } => needed(percent_max / 100.0, 95.0),
-        Limit::BurnRate { .. } | Limit::Depot { .. } | Limit::Downtime { .. } | Limit::Never(_) => {
-            0.0
-        }
-    });
-    requests.fold(0.0, f64::max) / rate
 }
 
 /// The curve for a terminal, by rate.
@@ -162,6 +167,27 @@ impl Step {
     }
 }
 
+/// Makes a run at a rate, as long as those before it say that it must be, and again where it says
+/// itself that it was too short.
+fn step<E>(
+    rate: f64,
+    length: &mut Length,
+    run: &mut impl FnMut(Trial) -> Result<Run, E>,
+) -> Result<Step, E> {
+    let mut repeats = 0;
+    loop {
+        let seconds = length.seconds(rate);
+        let made = run(Trial { rate, seconds })?;
+        length.mixture = Mixture::seen(&made);
+        let step = Step::of(rate, &made);
+        let is_short = step.outcome == Outcome::NotEnoughData && length.seconds(rate) > seconds;
+        if !is_short || repeats == REPEATS_MAX {
+            return Ok(step);
+        }
+        repeats += 1;
+    }
+}
+
 /// The next rate to try; none when the peak is known as nearly as it must be.
 fn next(search: &Search, steps: &[Step]) -> Option<f64> {
     match (highest(steps), lowest_missed(steps)) {
@@ -191,18 +217,15 @@ fn is_confirmed(steps: &[Step], rate: f64) -> bool {
     steps.iter().filter(|step| step.rate == rate).count() > 1
 }
 
-fn needed(limit: f64, confidence_percent: f64) -> f64 {
-    // Twice what no failure at all would need, so that some may occur.
-    2.0 * binomial::trials_needed(limit, confidence_percent / 100.0) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
     use super::*;
     use crate::fixture;
-    use crate::objective::Objective;
+    use crate::objective::Terms;
+    use crate::run::Tallied;
+    use crate::tally::{Carrier, Kind, Tally};
 
     const SEARCH: Search = Search {
         first: 1_000.0,
@@ -212,9 +235,14 @@ mod tests {
         steps_max: 40,
     };
 
+    fn length() -> Length {
+        let mixture = Mixture::seen(&fixture::run(1, 0));
+        Length { terms: Terms::default(), least_seconds: 1.0, mixture }
+    }
+
     fn search(holds: impl Fn(f64, u32) -> bool) -> Peak {
         let mut count = 0;
-        let found = find(&SEARCH, |rate| {
+        let found = find(&SEARCH, length(), |Trial { rate, .. }| {
             count += 1;
             let missed = if holds(rate, count) { 0 } else { 1_000 };
             Ok::<_, Infallible>(fixture::run(10_000 - missed, missed))
@@ -236,9 +264,9 @@ mod tests {
     #[test]
     fn no_rate_and_every_rate_are_answers() {
         let none = search(|_, _| false);
-        assert_eq!((none.rate, none.missed_at), (None, Some(10.0)));
+        assert_eq!((none.rate, none.missed_at, none.exit_code()), (None, Some(10.0), 1));
         let all = search(|_, _| true);
-        assert_eq!((all.rate, all.missed_at), (Some(1_000_000.0), None));
+        assert_eq!((all.rate, all.missed_at, all.exit_code()), (Some(1_000_000.0), None, 0));
         assert!(table(&all).contains("at least 1000000/s"));
     }
 
@@ -268,7 +296,7 @@ mod tests {
     fn steps_are_limited() {
         let mut count = 0;
         let narrow = Search { precision_percent: 0.0, steps_max: 7, ..SEARCH };
-        let found = find(&narrow, |rate| {
+        let found = find(&narrow, length(), |Trial { rate, .. }| {
             count += 1;
             Ok::<_, Infallible>(fixture::run(if rate < 1_234.5 { 10_000 } else { 0 }, 0))
         });
@@ -276,12 +304,42 @@ mod tests {
         assert_eq!((count, peak.steps.len()), (7, 7));
     }
 
+    /// Once steps were sized by all requests, so a limit of a rare kind never had enough of them and
+    /// no rate held.
     #[test]
-    fn a_step_is_long_enough_for_its_limits() {
-        let mut terms = Terms::default();
-        assert_eq!(seconds_needed(198.0, &terms), 1.0);
-        let limit = Limit::Percentile { percentile: 99.9, ms_max: 1.0 };
-        terms.objectives = vec![Objective::new("x", limit)];
-        assert!((seconds_needed(1_000.0, &terms) - 15.0).abs() < 1e-6);
+    fn a_step_that_was_too_short_for_a_rare_carrier_is_made_again() {
+        let once = Search { first: 1_000.0, most: 1_000.0, ..SEARCH };
+        let mut trials = Vec::new();
+        let found = find(&once, length(), |trial| {
+            trials.push(trial.seconds);
+            let requests = (trial.rate * trial.seconds) as u64;
+            let rare = requests / 100;
+            let mut run = fixture::run(requests - rare, 0);
+            let tally = Tally { right: rare, ..Tally::default() };
+            run.tallies.push(Tallied { kind: Kind::Check, carrier: Carrier::Social, tally });
+            Ok::<_, Infallible>(run)
+        });
+        let Ok(peak) = found;
+        assert_eq!((peak.rate, peak.is_confirmed), (Some(1_000.0), true));
+        // 198 of one in a hundred, at 1,000 a second; a length is kept for the next step.
+        let [first, again, confirming] = trials[..] else { panic!("{trials:?}") };
+        assert_eq!(first, 1.0);
+        assert!((again - 19.8).abs() < 1e-6 && (confirming - 19.8).abs() < 0.1, "{trials:?}");
+    }
+
+    #[test]
+    fn a_step_that_never_has_enough_is_not_made_for_ever() {
+        let once = Search { first: 1_000.0, least: 1_000.0, most: 1_000.0, ..SEARCH };
+        let mut count = 0;
+        let found = find(&once, length(), |_| {
+            count += 1;
+            // Ever rarer.
+            let mut run = fixture::run(10_u64.pow(4 + count), 0);
+            let tally = Tally { right: 1, ..Tally::default() };
+            run.tallies.push(Tallied { kind: Kind::Check, carrier: Carrier::Social, tally });
+            Ok::<_, Infallible>(run)
+        });
+        let Ok(peak) = found;
+        assert_eq!((peak.rate, peak.steps.len(), count, peak.exit_code()), (None, 1, 3, 3));
     }
 }

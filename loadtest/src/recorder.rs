@@ -258,6 +258,7 @@ impl Recorder {
             seconds: self.seconds.into_iter().filter(|row| row.second >= first).collect(),
             connections: about.connections,
             wrong_answers: about.wrong_answers,
+            failures: Vec::new(),
             availability: None,
             audit: None,
             fleet: None,

@@ -86,4 +86,6 @@ pub struct Call<'a> {
     pub organization: u16,
     /// What is asked.
     pub request: Request<'a>,
+    /// Whether it may reach the server twice: the second time changes nothing that counts.
+    pub may_repeat: bool,
 }

@@ -50,6 +50,9 @@ pub struct Run {
     pub connections: Connections,
     /// The first wrong answers, without personal data: what was asked, what had to come, what came.
     pub wrong_answers: Vec<String>,
+    /// What the tester itself could not do, so that the run proves less.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<String>,
     /// What a caller beside the load saw.
     #[serde(default)]
     pub availability: Option<Availability>,

@@ -1,5 +1,6 @@
-//! The organizations' tokens: fetched before the run, renewed well before they expire, by a thread of
-//! their own. Transports look them up without waiting. Nothing here is ever printed.
+//! The organizations' tokens: fetched before the run, renewed well before they expire and when the
+//! server refuses them, by a thread of their own, one after the other. Transports look them up without
+//! waiting. Nothing here is ever printed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,8 +18,12 @@ use crate::registry::Registry;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A token is renewed when so much of its life is over, in percent.
 const RENEW_AT_PERCENT: u32 = 70;
-/// How long the thread waits after a failure, or at least between two looks at its work.
+/// Between two tries for the same organization at least, however often the server refuses its token.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long the thread waits where no token is ever due.
+const REST: Duration = Duration::from_secs(3_600);
+/// Refusals that wait for the thread; a token that is refused further on is told of again.
+const REFUSALS_WAITING_MAX: usize = 64;
 /// The scope of organizations that check (D0 A2).
 pub const ACCEPTOR_SCOPE: &str = "ECS.WebAPI OrganizationAPI";
 /// The scope of those that only ask for the history (D0 A9).
@@ -86,34 +91,63 @@ impl fmt::Debug for Table {
 
 /// The tokens, shared by all transports of a process.
 #[derive(Clone, Debug, Default)]
-pub struct Tokens(Arc<ArcSwap<Table>>);
+pub struct Tokens {
+    table: Arc<ArcSwap<Table>>,
+    /// The thread that renews them, if they are renewed.
+    renewal: Option<SyncSender<News>>,
+}
+
+/// What the thread that renews tokens is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum News {
+    /// The server does not take the token of this organization, by place.
+    Refused(u16),
+    /// There is nothing more to renew.
+    Stop,
+}
 
 impl Tokens {
     /// The tokens of now.
     pub fn table(&self) -> Guard<Arc<Table>> {
-        self.0.load()
+        self.table.load()
+    }
+
+    /// The server answered 401 to an organization: its token is renewed, unless it was just now.
+    pub fn refused(&self, organization: u16) {
+        if let Some(renewal) = &self.renewal {
+            // Where many wait, the next refusal tells of it again.
+            let _ = renewal.try_send(News::Refused(organization));
+        }
     }
 
     /// Gives an organization another token, from its next request on.
     #[cfg(test)]
     pub fn set(&self, organization: u16, token: &str) {
-        let mut table = Table::clone(&self.0.load());
+        let mut table = Table::clone(&self.table.load());
         let at = usize::from(organization);
         table.0.resize(table.0.len().max(at + 1), None);
         table.0[at] = Some(Arc::from(token));
-        self.0.store(Arc::new(table));
+        self.table.store(Arc::new(table));
+    }
+
+    /// None, and what is told of them.
+    #[cfg(test)]
+    pub fn told() -> (Tokens, mpsc::Receiver<News>) {
+        let (renewal, told) = mpsc::sync_channel(REFUSALS_WAITING_MAX);
+        (Tokens { renewal: Some(renewal), ..Tokens::default() }, told)
     }
 
     /// Tokens that never change, by organizations' places.
     pub fn of(tokens: impl IntoIterator<Item = Option<String>>) -> Tokens {
         let tokens = tokens.into_iter().map(|token| token.map(Arc::from));
-        Tokens(Arc::new(ArcSwap::from_pointee(Table(tokens.collect()))))
+        let table = Arc::new(ArcSwap::from_pointee(Table(tokens.collect())));
+        Tokens { table, renewal: None }
     }
 }
 
 /// Renews tokens until it is dropped.
 pub struct Renewal {
-    stop: Option<SyncSender<()>>,
+    news: SyncSender<News>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -131,30 +165,36 @@ impl Renewal {
                 reason,
             })?;
         }
-        let tokens = Tokens(Arc::new(ArcSwap::from_pointee(table)));
-        let shared = tokens.clone();
-        let (stop, stopped) = mpsc::sync_channel(1);
+        let (news, told) = mpsc::sync_channel(REFUSALS_WAITING_MAX);
+        let table = Arc::new(ArcSwap::from_pointee(table));
+        let tokens = Tokens { table: Arc::clone(&table), renewal: Some(news.clone()) };
         let work = move || {
             loop {
                 let next = askers.iter().map(|asker| asker.due).min();
                 let now = Instant::now();
-                let pause = next.map_or(PAUSE, |due| due.saturating_duration_since(now)).max(PAUSE);
-                match stopped.recv_timeout(pause) {
-                    Err(RecvTimeoutError::Timeout) => renew_due(&mut askers, &mut service, &shared),
-                    Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                let wait = next.map_or(REST, |due| due.saturating_duration_since(now));
+                match told.recv_timeout(wait) {
+                    Ok(News::Refused(place)) => {
+                        let mut askers = askers.iter_mut();
+                        let asker = askers.find(|asker| asker.place == usize::from(place));
+                        asker.into_iter().for_each(|asker| asker.refused(Instant::now()));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Ok(News::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 }
+                renew_due(&mut askers, &mut service, &table);
             }
         };
         let thread = thread::Builder::new().name("tokens".to_owned()).spawn(work)?;
-        Ok((tokens, Renewal { stop: Some(stop), thread: Some(thread) }))
+        Ok((tokens, Renewal { news, thread: Some(thread) }))
     }
 }
 
 impl Drop for Renewal {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        // It cannot have ended before, and there is nothing to be done if it has.
+        let _ = self.news.send(News::Stop);
         if let Some(thread) = self.thread.take() {
-            // It cannot have panicked, and there is nothing to be done if it has.
             let _ = thread.join();
         }
     }
@@ -167,17 +207,31 @@ struct Asker {
     client_id: String,
     secret: String,
     scope: &'static str,
+    /// When it was last asked for one.
+    tried: Instant,
     due: Instant,
 }
 
 impl Asker {
+    /// Asks for a token. If there is none it keeps its old one and asks again after a pause: during a
+    /// fault the server cannot answer.
     fn renew(&mut self, service: &mut impl TokenService, table: &mut Table) -> Result<(), String> {
-        let grant = service.fetch(&self.client_id, &self.secret, self.scope)?;
-        self.due = Instant::now() + grant.expires_in * RENEW_AT_PERCENT / 100;
+        let granted = service.fetch(&self.client_id, &self.secret, self.scope);
+        self.tried = Instant::now();
+        self.due = self.tried + PAUSE;
+        let grant = granted?;
+        self.due = self.tried + (grant.expires_in * RENEW_AT_PERCENT / 100).max(PAUSE);
         if let Some(token) = table.0.get_mut(self.place) {
             *token = Some(Arc::from(grant.token));
         }
         Ok(())
+    }
+
+    /// The server does not take its token. Just after a try that may be said of the old one.
+    fn refused(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.tried) >= PAUSE {
+            self.due = self.due.min(now);
+        }
     }
 }
 
@@ -196,24 +250,20 @@ fn askers(registry: &Registry) -> Vec<Asker> {
             Some(_) => ACCEPTOR_SCOPE,
             None => HISTORY_SCOPE,
         },
+        tried: Instant::now(),
         due: Instant::now(),
     });
     asker.collect()
 }
 
-/// Renews what is due. One that fails keeps its old token and is tried again after a pause: during a
-/// fault the server cannot answer.
-fn renew_due(askers: &mut [Asker], service: &mut impl TokenService, tokens: &Tokens) {
-    let mut table = Table::clone(&tokens.0.load());
-    let mut is_changed = false;
-    for asker in askers.iter_mut().filter(|asker| asker.due <= Instant::now()) {
-        match asker.renew(service, &mut table) {
-            Ok(()) => is_changed = true,
-            Err(_) => asker.due = Instant::now() + PAUSE,
+/// Renews what is due.
+fn renew_due(askers: &mut [Asker], service: &mut impl TokenService, tokens: &ArcSwap<Table>) {
+    let now = Instant::now();
+    for asker in askers.iter_mut().filter(|asker| asker.due <= now) {
+        let mut table = Table::clone(&tokens.load());
+        if asker.renew(service, &mut table).is_ok() {
+            tokens.store(Arc::new(table));
         }
-    }
-    if is_changed {
-        tokens.0.store(Arc::new(table));
     }
 }
 
@@ -274,6 +324,47 @@ mod tests {
         (0..8).for_each(|_| drop(calls.recv().unwrap()));
         drop(renewal);
         assert!(tokens.table().token(0).is_some_and(|token| token != "111-1"));
+    }
+
+    /// Once a token that the server no longer took was kept until its planned renewal, and all that
+    /// was asked with it failed.
+    #[test]
+    fn a_token_that_is_refused_is_renewed_at_once() {
+        let (asked, calls) = mpsc::channel();
+        let service = Service { asked, count: 0, life: Duration::from_secs(3_600) };
+        let (tokens, renewal) = Renewal::start(&fixture(), service).unwrap();
+        (0..4).for_each(|_| drop(calls.recv().unwrap()));
+        let renewed = loop {
+            // As long as requests go on, so do refusals.
+            tokens.refused(1);
+            if let Ok((client_id, _)) = calls.recv_timeout(Duration::from_millis(1)) {
+                break client_id;
+            }
+        };
+        // Of nobody that has a token.
+        [3, 5, 9].into_iter().for_each(|place| tokens.refused(place));
+        drop(renewal);
+        assert_eq!((renewed.as_str(), calls.try_iter().count()), ("222", 0));
+        assert_eq!(tokens.table().token(1), Some("222-5"));
+        assert_eq!(tokens.table().token(0), Some("111-1"));
+    }
+
+    #[test]
+    fn refusals_are_no_storm() {
+        let now = Instant::now();
+        let mut asker = askers(&fixture()).remove(0);
+        let far = now + Duration::from_secs(3_600);
+        (asker.tried, asker.due) = (now, far);
+        asker.refused(now + PAUSE / 2);
+        assert_eq!(asker.due, far);
+        asker.refused(now + PAUSE);
+        asker.refused(now + PAUSE * 2);
+        assert_eq!(asker.due, now + PAUSE);
+        assert!(asker.renew(&mut Down, &mut Table::default()).is_err());
+        let pause = asker.due;
+        assert_eq!(pause, asker.tried + PAUSE);
+        asker.refused(pause - PAUSE / 2);
+        assert_eq!(asker.due, pause);
     }
 
     struct Down;

@@ -127,7 +127,7 @@ pub fn judge(run: &Run) -> Verdict {
         })
         .collect();
     Verdict {
-        outcome: outcome(&judged, tainted || failed_faults(run).next().is_some()),
+        outcome: outcome(&judged, tainted || is_doubted(run)),
         judged,
         tainted_seconds,
         tainted_percent,
@@ -175,6 +175,11 @@ fn failed_faults(run: &Run) -> impl Iterator<Item = &Injected> {
     run.faults.iter().filter(|fault| fault.exit_code != Some(0))
 }
 
+/// Whether the run was not what its scenario says, or not all of it is known.
+fn is_doubted(run: &Run) -> bool {
+    failed_faults(run).next().is_some() || !run.failures.is_empty()
+}
+
 fn outcome(judged: &[Judged], doubted: bool) -> Outcome {
     let any = |outcome| judged.iter().any(|one| one.decides && one.outcome == outcome);
     if any(Outcome::Fail) {
@@ -199,6 +204,7 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
         notes.push(format!("the run was ended after {seconds} s, before its plan"));
     }
     notes.extend(failed_faults(run).map(|fault| format!("the fault `{}` failed", fault.name)));
+    notes.extend(run.failures.iter().cloned());
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
     }

@@ -14,7 +14,8 @@ impl<'r> Citizens<'r> {
             Some(Task::Batch(batch)) => self.batch_call(*batch),
             Some(Task::Check(asked)) => {
                 let request = Request::Check(self.check_of(asked));
-                Call { organization: asked.question.organization, request }
+                let organization = asked.question.organization;
+                Call { organization, request, may_repeat: !asked.is_counted() }
             }
             Some(Task::History(past)) => self.history_call(past),
             Some(Task::List(listing)) => listing_call(listing),
@@ -51,7 +52,8 @@ impl<'r> Citizens<'r> {
         let asked = batch.and_then(|batch| batch.asked.first());
         let organization = asked.map_or(0, |asked| asked.question.organization);
         let checks = batch.map(|batch| batch.checks.as_slice()).unwrap_or_default();
-        Call { organization, request: Request::Batch(checks) }
+        let may_repeat = !batch.is_some_and(|batch| batch.asked.iter().any(Asked::is_counted));
+        Call { organization, request: Request::Batch(checks), may_repeat }
     }
 
     fn history_call(&self, past: &Past) -> Call<'_> {
@@ -63,12 +65,13 @@ impl<'r> Citizens<'r> {
             page: past.page.into(),
             page_size: past.page_size.into(),
         };
-        Call { organization: past.organization, request }
+        Call { organization: past.organization, request, may_repeat: true }
     }
 
     fn malformed_call(&self, organization: u16, row: u16) -> Call<'_> {
         let row = self.malformed_row(organization, row);
-        Call { organization, request: Request::Malformed(row.map_or("", |row| row.body)) }
+        let request = Request::Malformed(row.map_or("", |row| row.body));
+        Call { organization, request, may_repeat: true }
     }
 
     pub(super) fn malformed_row(
@@ -88,7 +91,7 @@ impl<'r> Citizens<'r> {
             let amounts = amounts(open.transaction);
             Request::Confirm(self.confirm(open.holder, open.category, open.transaction, amounts))
         };
-        Call { organization: open.organization, request }
+        Call { organization: open.organization, request, may_repeat: true }
     }
 
     fn repeat_call(&self, repeat: &Repeat) -> Call<'_> {
@@ -111,7 +114,7 @@ impl<'r> Citizens<'r> {
             | Repetition::OtherType
             | Repetition::Same => confirm(open.category, same),
         };
-        Call { organization: repeat.organization, request }
+        Call { organization: repeat.organization, request, may_repeat: true }
     }
 
     /// A confirm; of a category that is in no directory where the place is beyond the last.
@@ -145,5 +148,5 @@ const EMPTY: Listing =
 fn listing_call(listing: &Listing) -> Call<'static> {
     let Listing { organization, page, page_size, .. } = *listing;
     let request = Request::Services { page: page.into(), page_size: page_size.into() };
-    Call { organization, request }
+    Call { organization, request, may_repeat: true }
 }

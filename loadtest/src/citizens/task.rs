@@ -22,6 +22,13 @@ pub struct Asked {
     pub records: bool,
 }
 
+impl Asked {
+    /// Whether the server counts it, so that asking twice is not asking once.
+    pub fn is_counted(&self) -> bool {
+        self.is_limited || self.records
+    }
+}
+
 /// A confirm or a cancel.
 #[derive(Clone, Copy, Debug)]
 pub struct Settle {

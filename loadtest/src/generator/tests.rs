@@ -130,7 +130,8 @@ impl Workload for FakeWorkload {
     }
 
     fn call(&self, _ticket: Ticket) -> Call<'_> {
-        Call { organization: 0, request: Request::Services { page: 0, page_size: 50 } }
+        let request = Request::Services { page: 0, page_size: 50 };
+        Call { organization: 0, request, may_repeat: true }
     }
 
     fn judge(&mut self, _ticket: Ticket, _answer: &Answer<'_>, _now: Nanos) -> Outcome {

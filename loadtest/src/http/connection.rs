@@ -54,10 +54,12 @@ pub enum State {
 pub struct Load {
     /// Its name.
     pub tag: Tag,
+    /// On whose behalf it is made, by place.
+    pub organization: u16,
     /// What its answer must be.
     pub form: Form,
     /// Whether it may be sent once more: it went out on a connection that was long idle and that the
-    /// server may have been closing.
+    /// server may have been closing, and it does no harm where the server has taken it.
     pub may_repeat: bool,
 }
 

@@ -280,7 +280,10 @@ mod tests {
         let request = Request::Services { page: 0, page_size: 1 };
         let mut written = |organization| {
             let mut out = b"old".to_vec();
-            assert_eq!(writer.write(&Call { organization, request }, &mut out), Form::Services);
+            assert_eq!(
+                writer.write(&Call { organization, request, may_repeat: true }, &mut out),
+                Form::Services
+            );
             String::from_utf8(out).unwrap()
         };
         let expected = |authorization: &str| {

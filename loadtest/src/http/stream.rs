@@ -106,13 +106,9 @@ impl Stream {
     }
 
     /// Whether the server has ended it, or sent what nobody asked for.
-    pub fn is_stale(&self) -> bool {
-        let mut byte = [0];
-        match self.socket.peek(&mut byte) {
-            // A session may be sent tickets at any time.
-            Ok(read) => read == 0 || self.session.is_none(),
-            Err(error) => error.kind() != ErrorKind::WouldBlock,
-        }
+    pub fn is_stale(&mut self) -> bool {
+        // A session may be sent tickets at any time; they are not read as bytes.
+        !matches!(self.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 }
 

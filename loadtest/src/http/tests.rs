@@ -1,13 +1,14 @@
 //! The transport beside servers that behave, and such that do not.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::*;
 use crate::endpoint::Endpoint;
 use crate::request::Request;
+use crate::tokens::News;
 
 const PATIENCE: Nanos = Nanos::from_seconds(80);
 const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -78,12 +79,16 @@ enum Found {
 }
 
 fn send(http: &mut Http, tag: u32) {
+    let request = Request::Cancel { holder: 1, transaction: 2 };
+    send_call(http, tag, &Call { organization: 0, request, may_repeat: true });
+}
+
+fn send_call(http: &mut Http, tag: u32, call: &Call<'_>) {
     while !http.is_free() {
         assert!(http.clock.now() < PATIENCE, "no connection opens");
         http.poll(PATIENCE, &mut |event| panic!("{event:?}"));
     }
-    let request = Request::Cancel { holder: 1, transaction: 2 };
-    http.send(Tag(tag), &Call { organization: 0, request });
+    http.send(Tag(tag), call);
 }
 
 fn wait(http: &mut Http, tag: u32) -> Found {
@@ -199,6 +204,27 @@ fn a_server_that_hangs_up_loses_the_request() {
         &[Found::Lost, Found::Lost, Found::Lost],
     );
     assert_eq!(counts, Connections { opened: 3, broken: 3, ..Connections::default() });
+}
+
+/// Once only the plan renewed a token, whatever the server said of it.
+#[test]
+fn a_token_that_is_not_taken_is_told_of() {
+    let server = Server::start(&[|mut stream| {
+        take_request(&mut stream);
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").unwrap();
+        take_request(&mut stream);
+        stream.write_all(GOOD).unwrap();
+    }]);
+    let mut http = server.transport(1);
+    let (tokens, refusals) = Tokens::told();
+    http.tokens = tokens;
+    let request = Request::Cancel { holder: 1, transaction: 2 };
+    for (tag, organization, expected) in [(0, 7, Found::Refused(401)), (1, 8, Found::Done)] {
+        send_call(&mut http, tag, &Call { organization, request, may_repeat: true });
+        assert_eq!(wait(&mut http, tag), expected);
+    }
+    assert_eq!(refusals.try_iter().collect::<Vec<_>>(), [News::Refused(7)]);
+    server.thread.join().unwrap();
 }
 
 #[test]
@@ -332,12 +358,64 @@ fn what_met_the_end_of_an_idle_connection_is_sent_once_more() {
     server.thread.join().unwrap();
 }
 
+const COUNTED: Call<'static> = Call {
+    organization: 0,
+    request: Request::Cancel { holder: 1, transaction: 2 },
+    may_repeat: false,
+};
+
+/// Waits until the server has ended the connection, of which the poller is not asked any more, and
+/// makes it idle for long.
+fn go_stale(http: &mut Http) {
+    while http.connections[0].stream.as_mut().is_some_and(|stream| !stream.is_stale()) {
+        assert!(http.clock.now() < PATIENCE);
+        std::thread::yield_now();
+    }
+    http.connections[0].since = Nanos(0);
+}
+
+/// Once a check that records what it grants was sent again although the server had taken it, and
+/// counted twice.
 #[test]
-fn requests_go_over_tls() {
+fn what_counts_twice_is_not_sent_again_where_it_may_have_been_taken() {
+    let server = Server::start(&[|mut stream| {
+        take_request(&mut stream);
+        stream.write_all(GOOD).unwrap();
+        assert!(take_request(&mut stream));
+    }]);
+    let mut http = server.transport(1);
+    assert_eq!(ask(&mut http, 0), Found::Done);
+    http.connections[0].since = Nanos(0);
+    send_call(&mut http, 1, &COUNTED);
+    assert_eq!(wait(&mut http, 1), Found::Lost);
+    let expected = Connections { opened: 1, broken: 1, ..Connections::default() };
+    assert_eq!(http.connections(), expected);
+    server.thread.join().unwrap();
+}
+
+#[test]
+fn what_was_not_even_written_goes_over_a_new_connection() {
+    let script: Script = |mut stream| {
+        take_request(&mut stream);
+        stream.write_all(GOOD).unwrap();
+    };
+    let server = Server::start(Box::leak(Box::new([script, script])));
+    let mut http = server.transport(1);
+    assert_eq!(ask(&mut http, 0), Found::Done);
+    go_stale(&mut http);
+    send_call(&mut http, 1, &COUNTED);
+    assert_eq!(wait(&mut http, 1), Found::Done);
+    let expected = Connections { opened: 2, reopened: 1, ..Connections::default() };
+    assert_eq!(http.connections(), expected);
+    server.thread.join().unwrap();
+}
+
+/// A server over TLS; of each connection so many requests are answered before it is ended.
+fn serve_over_tls(answers: &'static [u32]) -> (Http, JoinHandle<()>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    let server_config = rustls::ServerConfig::builder_with_provider(provider)
+    let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -348,21 +426,40 @@ fn requests_go_over_tls() {
     let mut authority = tempfile::NamedTempFile::new().unwrap();
     authority.write_all(made.cert.pem().as_bytes()).unwrap();
     let url = format!("https://localhost:{}", address.port());
-    let (name, config) = Endpoint::parse(&url, Some(authority.path())).unwrap().tls().unwrap();
-    let tls = Tls { config, name };
+    let (name, client) = Endpoint::parse(&url, Some(authority.path())).unwrap().tls().unwrap();
+    let config = Arc::new(config);
     let thread = std::thread::spawn(move || {
-        let session = rustls::ServerConnection::new(Arc::new(server_config)).unwrap();
-        let mut stream = rustls::StreamOwned::new(session, listener.accept().unwrap().0);
-        while take_request(&mut stream) {
-            stream.write_all(GOOD).unwrap();
+        for answers in answers {
+            let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(session, listener.accept().unwrap().0);
+            for _ in 0..*answers {
+                assert!(take_request(&mut stream));
+                stream.write_all(GOOD).unwrap();
+            }
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
         }
     });
-    let mut http = transport(address, 1, Some(tls));
+    (transport(address, 1, Some(Tls { config: client, name })), thread)
+}
+
+#[test]
+fn requests_go_over_tls() {
+    let (mut http, thread) = serve_over_tls(&[3]);
     assert_eq!(http.open_ahead(PATIENCE), 1);
     for tag in 0..3 {
         assert_eq!(ask(&mut http, tag), Found::Done);
     }
     assert_eq!(http.connections(), Connections { opened: 1, ..Connections::default() });
-    drop(http);
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_end_of_an_idle_connection_is_seen_over_tls_too() {
+    let (mut http, thread) = serve_over_tls(&[1, 1]);
+    assert_eq!(ask(&mut http, 0), Found::Done);
+    go_stale(&mut http);
+    send_call(&mut http, 1, &COUNTED);
+    assert_eq!(wait(&mut http, 1), Found::Done);
     thread.join().unwrap();
 }

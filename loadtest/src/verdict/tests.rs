@@ -66,6 +66,19 @@ fn a_fault_that_failed_leaves_the_run_in_doubt() {
     assert!(verdict.notes.iter().any(|note| note == "the fault `kill` failed"));
 }
 
+/// Once a full disk of the tester lost the whole run.
+#[test]
+fn what_the_tester_could_not_do_leaves_the_run_in_doubt() {
+    let mut run = fixture::run(10_000, 0);
+    run.failures.push("the disk is full".into());
+    let verdict = judge(&run);
+    assert_eq!((verdict.outcome, verdict.exit_code()), (Outcome::NotEnoughData, 3));
+    assert!(verdict.notes.contains(&"the disk is full".into()));
+    // What was missed is missed.
+    run.tallies[0].tally.wrong = 1;
+    assert_eq!(judge(&run).exit_code(), 1);
+}
+
 #[test]
 fn too_few_requests_say_nothing() {
     assert_eq!(judge(&fixture::run(98, 0)).outcome, Outcome::NotEnoughData);

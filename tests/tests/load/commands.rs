@@ -54,6 +54,25 @@ fn the_command_writes_its_documents_and_reads_them_again() {
     assert!(code == Some(0) && text.contains("14.4"), "{text}");
 }
 
+/// Once whatever the tester could not write lost the run.
+#[test]
+fn a_full_disk_of_the_tester_loses_its_documents_and_not_the_verdict() {
+    let stage = Stage::set();
+    let directory = stage.directory.path();
+    write_scenario(&stage, "short.toml", 3, "");
+    // Past the limit a write fails only where the signal is ignored; otherwise the process ends.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec prlimit --fsize=0 \"$@\"", "sh"]);
+    command.arg(tests::server::binary_of("loadtest", "eligo-load"));
+    command.args(["run", "short.toml", "--out", "none"]).current_dir(directory);
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("note: the history was not compared: "), "{text}");
+    assert!(text.contains("note: documents are missing: "), "{text}");
+    assert!(text.contains("verdict: inconclusive"), "{text}");
+    assert_eq!(output.status.code(), Some(3), "{text}");
+}
+
 /// Writes a scenario of 200 requests a second for the command.
 fn write_scenario(stage: &Stage, file: &str, seconds: u32, registry: &str) {
     let scenario = format!(

@@ -11,6 +11,9 @@ mod tokens;
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use loadtest::execution::Execution;
+use loadtest::registry::Registry;
+use loadtest::scenario::Scenario;
 use loadtest::verdict::Outcome;
 use tests::server::{ADMIN_TOKEN, binary};
 
@@ -70,6 +73,18 @@ fn a_kill_loses_nothing_and_is_seen_as_downtime() {
     // Two seconds of ten, of which the contract allows 3 % and 1 %.
     check_missed(&verdict, "slow or unanswered checks");
     assert_eq!(outcome(&verdict, "downtime"), Outcome::NotEnoughData);
+}
+
+/// Once the other threads ran to the end of the plan before one without holders was told of.
+#[test]
+fn threads_that_cannot_begin_are_told_of_at_once() {
+    let stage = Stage::set();
+    let scenario = stage.scenario(stage.server.http, "duration_seconds = 100000\nthreads = 4");
+    let scenario = Scenario::parse(&scenario).unwrap();
+    let registry = Registry::load(&stage.registry, 2, scenario.seed).unwrap();
+    let execution = Execution::prepare(&scenario, &registry).unwrap();
+    let error = execution.run(scenario.arrivals.as_ref(), &mut ()).unwrap_err();
+    assert_eq!(error.to_string(), "this share of the registry has no holders");
 }
 
 /// A fault of the scenario: a script that is run two seconds after the beginning.

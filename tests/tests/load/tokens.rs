@@ -1,4 +1,4 @@
-//! Tokens that expire while a run goes on.
+//! Tokens that expire while a run goes on, as foreseen and at once.
 
 use std::ops::ControlFlow;
 use std::process::Command;
@@ -57,6 +57,51 @@ impl Watch for Aging<'_> {
     }
 
     fn standing(&mut self, _run: &Run) {}
+}
+
+/// Sets the server's clock ahead by more than a token's life, once.
+struct Expiry<'a> {
+    stage: &'a Stage,
+    expired: Wall,
+    is_over: bool,
+}
+
+impl Watch for Expiry<'_> {
+    fn second(&mut self, second: &Second) -> ControlFlow<()> {
+        if second.second >= 2 && !std::mem::replace(&mut self.is_over, true) {
+            self.stage.server.set_clock(&self.expired.to_string());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn wants_standing(&self) -> bool {
+        false
+    }
+
+    fn standing(&mut self, _run: &Run) {}
+}
+
+/// Every token dies at once, long before its renewal is due.
+#[test]
+fn tokens_that_the_server_refuses_are_renewed_at_once() {
+    let today = Wall::now().to_string();
+    let (date, _) = today.split_once('T').unwrap();
+    let noon = Wall::parse(&format!("{date}T12:00:00Z")).unwrap();
+    let mut command = Command::new(binary());
+    command.env("ELIGO_TOKEN_LIFETIME_SECONDS", "60");
+    command.env("ELIGO_CLOCK", format!("manual:{noon}"));
+    let stage = Stage::set_by(command);
+    let scenario = stage.scenario(stage.server.http, "duration_seconds = 10");
+    let scenario = scenario.replace("[target]\n", &format!("[target]\nnow = \"{noon}\"\n"));
+    let expired = noon.plus(Nanos::from_seconds(120));
+    let mut expiry = Expiry { stage: &stage, expired, is_over: false };
+    let (run, _) = stage.run_and_watch(&scenario, &mut expiry);
+    let (right, wrong, refused, _) = counts(&run);
+    assert_eq!(wrong, 0, "{:?}", run.wrong_answers);
+    assert!(refused > 0 && right > 500, "{right} {refused}");
+    let last = run.seconds.iter().rfind(|second| second.answered > 0).unwrap();
+    assert_eq!(last.refused, 0, "the tokens were not renewed");
+    assert!(run.audit.unwrap().is_clean(), "{:?}", run.audit);
 }
 
 #[test]
