@@ -24,6 +24,7 @@ use crate::node::{ACCEPTED, CARRIER, JUNE, NINE, Node, code, disputed, rejected,
 mod claims;
 mod forgotten;
 mod node;
+mod once;
 mod rulings;
 
 #[test]
