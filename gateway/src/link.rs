@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`server`] | socket, threads, which connections are let in, the end |
 //! | [`connection`] | the life of one connection: certificate, hello, streams, pushes |
-//! | [`stream`], [`batch`] | what arrived on a stream is read, answered and written together |
+//! | [`stream`], [`batch`], [`unfinished`] | what arrived on a stream is read, answered and written together |
 //! | [`settle`], [`jobs`] | answers that come later |
 //! | [`session`], [`budget`] | what a connection is allowed, and what it has used of it |
 //! | [`fleet`], [`push`] | who is connected; pushes to everybody; refusals of who was revoked |
@@ -50,6 +50,7 @@ pub mod server;
 pub mod session;
 pub mod settle;
 pub mod stream;
+pub mod unfinished;
 
 /// What every connection works with.
 pub struct Link {

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::io::Cursor;
 
+use calamine::{Data, Reader, Xlsx};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tests::calls::BOTH;
@@ -274,6 +276,102 @@ fn s7_claim() {
     let pdf = get(&stage.server, &stage.o1, "/api/v2/claims/1/export?format=pdf");
     assert_eq!(pdf.error(), (400, Some(105)));
     assert_eq!(stage.server.log().alarms(), Vec::<String>::new());
+}
+
+/// The rows of a table as RFC 4180 has them; a mark in front of what would be a formula is taken off.
+fn rows(csv: &str) -> Vec<Vec<String>> {
+    let mut rows = vec![vec![String::new()]];
+    let mut is_quoted = false;
+    let mut letters = csv.strip_prefix('\u{feff}').unwrap().chars().peekable();
+    while let Some(letter) = letters.next() {
+        let row = rows.last_mut().unwrap();
+        match letter {
+            '"' if is_quoted && letters.peek() == Some(&'"') => {
+                row.last_mut().unwrap().push(letters.next().unwrap());
+            }
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => row.push(String::new()),
+            '\r' if !is_quoted => assert_eq!(letters.next(), Some('\n')),
+            _ => row.last_mut().unwrap().push(letter),
+        }
+        if letter == '\r' && !is_quoted {
+            rows.push(vec![String::new()]);
+        }
+    }
+    assert_eq!(rows.pop(), Some(vec![String::new()]), "the last row is ended");
+    for field in rows.iter_mut().flatten() {
+        let is_marked = field.starts_with('\'') && field[1..].starts_with(['=', '+', '-', '@']);
+        if is_marked {
+            field.remove(0);
+        }
+    }
+    rows
+}
+
+/// A cell as the table has it.
+fn text_of(cell: &Data, column: usize) -> String {
+    match cell {
+        Data::Empty => String::new(),
+        Data::String(text) => text.clone(),
+        // Money to the kopeck: no other number of kopecks is as near.
+        Data::Float(rubles) if [11, 13].contains(&column) => {
+            let kopecks = (rubles * 100.0).round();
+            assert!((rubles * 100.0 - kopecks).abs() < 1e-6, "{rubles}");
+            format!("{:.2}", kopecks / 100.0)
+        }
+        Data::Float(number) => number.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_sheet_holds_what_the_table_holds() {
+    let stage = Stage::set();
+    let ministry = ministry(&stage);
+    let mut random = SmallRng::seed_from_u64(6);
+    let mut sum = 0;
+    let trips: Vec<String> = (1..=500_u64)
+        .map(|seq| {
+            let kopecks = random.random_range(1..=100_000_000_u64);
+            sum += kopecks;
+            let tariff = format!("\"tariff\":{}.{:02}", kopecks / 100, kopecks % 100);
+            let route = ["45", "=1+1", "'7", "a,\\\"b\\\"", "-5", " 7 ", "007", "1e5", "<&>"];
+            let route = route[random.random_range(0..route.len())];
+            let trip = trip(seq, NINE).replace(",\"benefit\":250.00", "");
+            trip.replace("\"tariff\":250", &tariff).replace("\"45\"", &format!("\"{route}\""))
+        })
+        .collect();
+    let answer = stage.call(&stage.o1, TRIPS, &batch(&trips));
+    assert_eq!(answer.body.matches("accepted").count(), 500, "{answer:?}");
+    let draft = stage.call(&stage.o1, CLAIMS, JUNE).json();
+    assert_eq!(draft["lines"], 500);
+    assert_eq!(stage.call(&stage.o1, "/api/v2/claims/1/submit", "").status, 200);
+    let refusal = r#"{"refusals":[{"terminalId":2,"seq":7,"reason":"=нет, «рейса»"}]}"#;
+    assert_eq!(stage.call(&ministry, "/api/v2/claims/1/process", refusal).status, 200);
+    let export = |format: &str| {
+        let authorization = format!("Authorization: Bearer {ministry}");
+        let path = format!("/api/v2/claims/1/export?format={format}");
+        let (status, bytes) = stage.server.client().get_bytes(&path, &[&authorization]);
+        assert_eq!(status, 200);
+        bytes
+    };
+    let table = rows(&String::from_utf8(export("csv")).unwrap());
+    let mut book: Xlsx<_> = Xlsx::new(Cursor::new(export("xlsx"))).unwrap();
+    assert_eq!(book.sheet_names().len(), 1);
+    let sheet = book.worksheet_range_at(0).unwrap().unwrap();
+    let cells = sheet.rows().map(|row| {
+        let cells = row.iter().enumerate().map(|(column, cell)| text_of(cell, column));
+        cells.collect::<Vec<_>>()
+    });
+    assert_eq!((sheet.height(), sheet.width()), (501, 15));
+    let cells: Vec<Vec<String>> = cells.collect();
+    for (row, cells) in table.iter().zip(&cells) {
+        assert_eq!(row, cells);
+    }
+    assert_eq!(table.len(), cells.len());
+    let kopecks = |text: &String| text.replace('.', "").parse::<u64>().unwrap();
+    assert_eq!(table[1..].iter().map(|row| kopecks(&row[13])).sum::<u64>(), sum);
+    assert_eq!(table[1..].iter().filter(|row| row[14] == "=нет, «рейса»").count(), 1);
 }
 
 #[test]

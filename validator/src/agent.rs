@@ -51,6 +51,7 @@ mod report;
 pub mod run;
 mod sync;
 pub mod upload;
+pub mod wall;
 
 /// Taps that wait for the server at the same time.
 pub const TAPS_WAITING_MAX: usize = 64;
@@ -85,7 +86,7 @@ pub struct Agent<S: RegistryStore> {
     decided: Vec<(TapId, Outcome)>,
     upload: Upload,
     reporting: report::Reporting,
-    syncing: sync::Syncing,
+    syncing: sync::Syncing<S::Registry>,
     actions: VecDeque<Action>,
 }
 
@@ -116,13 +117,14 @@ impl<S: RegistryStore> Agent<S> {
             return Err(OpenError::OtherTerminal);
         }
         let signers = facts.as_ref().map(|facts| facts.signers.as_slice()).unwrap_or_default();
-        let registry = store.open(signers)?;
+        let organization = facts.as_ref().map_or(0, |facts| facts.organization);
+        let registry = store.open(signers, organization)?;
         let mut blocks = memory::read_blocks(&*files)?.unwrap_or_else(Blocks::default);
         // Those may have been written before the registry was installed.
         registry.iter().for_each(|registry| blocks.forget_before(registry.life().built_at_ms));
         let mut device = Device {
             card_key: facts.as_ref().map(|facts| CardKey::new(facts.card_key.into_array())),
-            organization: facts.as_ref().map_or(0, |facts| facts.organization),
+            organization,
             signers: facts.as_ref().map(|facts| facts.signers.clone()).unwrap_or_default(),
             rules: facts.as_ref().map_or(RULES, |facts| facts.rules),
             registry,
@@ -276,6 +278,11 @@ impl<S: RegistryStore> Agent<S> {
     /// Files of trips that cannot be read.
     pub fn files_unreadable(&self) -> usize {
         self.queue.unreadable_files()
+    }
+
+    /// Whether more cards are blocked than it can know, so that it decides nothing alone.
+    pub fn blocks_missed(&self) -> bool {
+        self.device.blocks.are_missed()
     }
 
     /// Why the next grant could not be recorded, if so.

@@ -341,6 +341,9 @@ impl<R: HolderRegistry> Device<R> {
         else {
             return Outcome::deny(Verdict::DenyStale, None);
         };
+        if self.blocks.are_missed() {
+            return Outcome::deny(Verdict::DenyStale, Some(Detail::BlocksMissed));
+        }
         let at = Timestamp(server_ms.saturating_mul(1_000));
         let right = match registry.look_up(&asked.digest, ServiceId(asked.journey.service), at) {
             Found::Right(right) if right.offline => right,
@@ -463,6 +466,8 @@ impl Outcome {
 /// More of the reason of a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Detail {
+    /// More cards were blocked since the registry was built than the device can know.
+    BlocksMissed,
     /// The reader's text is no identifier.
     Card(IdentifierError),
     /// There must be a ticket besides.

@@ -25,10 +25,11 @@ const KEPT: usize = 2;
 /// Where a device keeps its registries. One is fetched at a time.
 pub trait RegistryStore {
     /// A registry that was verified.
-    type Registry: HolderRegistry;
+    type Registry: HolderRegistry + Send + 'static;
 
-    /// The newest registry that one of `signers` signed and that is whole.
-    fn open(&mut self, signers: &[Signer]) -> io::Result<Option<Self::Registry>>;
+    /// The newest registry of the organization that one of `signers` signed and that is whole.
+    fn open(&mut self, signers: &[Signer], organization: u32)
+    -> io::Result<Option<Self::Registry>>;
 
     /// A registry or a delta follows.
     fn begin(&mut self, offer: &RegistryOffer) -> Result<(), StoreError>;
@@ -36,17 +37,21 @@ pub trait RegistryStore {
     /// The next piece of it.
     fn push(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
-    /// It is all there: verifies and keeps it. It must be of the organization, and
-    /// no older than the version.
+    /// It is all there: what verifies and keeps it, on a thread that may take its time. It must be of
+    /// the organization, and no older than the version. Until that has ended, nothing else is begun
+    /// or abandoned.
     fn install(
         &mut self,
         signers: &[Signer],
         have: (u32, u64),
-    ) -> Result<Installed<Self::Registry>, StoreError>;
+    ) -> Result<Installation<Self::Registry>, StoreError>;
 
     /// Nothing comes of what was begun.
     fn abandon(&mut self);
 }
+
+/// Verifies and keeps a registry.
+pub type Installation<R> = Box<dyn FnOnce() -> Result<Installed<R>, StoreError> + Send>;
 
 /// A registry that was installed.
 #[derive(Debug)]
@@ -82,9 +87,12 @@ pub enum StoreError {
 
 /// The registries of a directory: `registry-` and the version in 20 digits.
 pub struct RegistryDirectory {
-    path: PathBuf,
+    home: Home,
     incoming: Option<Incoming>,
 }
+
+#[derive(Clone)]
+struct Home(PathBuf);
 
 struct Incoming {
     form: RegistryForm,
@@ -96,54 +104,18 @@ impl RegistryDirectory {
     /// The registries of a directory, which is made if it is missing.
     pub fn new(path: &Path) -> io::Result<RegistryDirectory> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        Ok(RegistryDirectory { path: path.to_owned(), incoming: None })
-    }
-
-    /// The versions that are there, newest first.
-    fn versions(&self) -> io::Result<Vec<u64>> {
-        let mut versions = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            let version = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-            versions.extend(version.and_then(|version| version.parse::<u64>().ok()));
-        }
-        versions.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(versions)
-    }
-
-    fn path_of(&self, version: u64) -> PathBuf {
-        self.path.join(format!("{PREFIX}{version:020}"))
-    }
-
-    fn create(&self, name: &str) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true).mode(0o600).open(self.path.join(name))
-    }
-
-    /// The file that a delta makes of the one it is for.
-    fn apply_delta(&self, signers: &[Signer], have: u64) -> Result<(), StoreError> {
-        let delta = Delta::read(File::open(self.path.join(INCOMING))?, signers)?;
-        let old = RegistryFile::open(&self.path_of(have))?;
-        let fresh = delta.apply(&old, BufWriter::new(self.create(FRESH)?))?;
-        fresh.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        Ok(())
-    }
-
-    /// Those that nobody needs any more; what cannot be removed now is removed after the next one.
-    fn clean(&self) {
-        for version in self.versions().unwrap_or_default().into_iter().skip(KEPT) {
-            let _later = fs::remove_file(self.path_of(version));
-        }
+        Ok(RegistryDirectory { home: Home(path.to_owned()), incoming: None })
     }
 }
 
 impl RegistryStore for RegistryDirectory {
     type Registry = RegistryFile;
 
-    fn open(&mut self, signers: &[Signer]) -> io::Result<Option<RegistryFile>> {
-        let readable = self.versions()?.into_iter().find_map(|version| {
-            let file = RegistryFile::open(&self.path_of(version)).ok()?;
-            file.verify(signers).is_ok().then_some(file)
+    fn open(&mut self, signers: &[Signer], organization: u32) -> io::Result<Option<RegistryFile>> {
+        let readable = self.home.versions()?.into_iter().find_map(|version| {
+            let file = RegistryFile::open(&self.home.path_of(version)).ok()?;
+            let is_own = file.header().organization.0 == organization;
+            (is_own && file.verify(signers).is_ok()).then_some(file)
         });
         Ok(readable)
     }
@@ -156,7 +128,7 @@ impl RegistryStore for RegistryDirectory {
         if offer.bytes > bytes_max {
             return Err(StoreError::TooLong);
         }
-        let file = BufWriter::new(self.create(INCOMING)?);
+        let file = BufWriter::new(self.home.create(INCOMING)?);
         self.incoming = Some(Incoming { form: offer.form, missing: offer.bytes, file });
         Ok(())
     }
@@ -171,17 +143,37 @@ impl RegistryStore for RegistryDirectory {
     fn install(
         &mut self,
         signers: &[Signer],
+        have: (u32, u64),
+    ) -> Result<Installation<RegistryFile>, StoreError> {
+        let incoming = self.incoming.take().filter(|incoming| incoming.missing == 0);
+        let incoming = incoming.ok_or(StoreError::Length)?;
+        let (home, signers) = (self.home.clone(), signers.to_vec());
+        Ok(Box::new(move || home.install(incoming, &signers, have)))
+    }
+
+    fn abandon(&mut self) {
+        self.incoming = None;
+        for name in [INCOMING, FRESH] {
+            // Most of the time they are not there; the next registry overwrites them.
+            let _missing = fs::remove_file(self.home.0.join(name));
+        }
+    }
+}
+
+impl Home {
+    fn install(
+        &self,
+        Incoming { form, file, .. }: Incoming,
+        signers: &[Signer],
         (organization, have): (u32, u64),
     ) -> Result<Installed<RegistryFile>, StoreError> {
-        let incoming = self.incoming.take().filter(|incoming| incoming.missing == 0);
-        let Incoming { form, file, .. } = incoming.ok_or(StoreError::Length)?;
         file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         if form == RegistryForm::Delta {
             self.apply_delta(signers, have)?;
         } else {
-            fs::rename(self.path.join(INCOMING), self.path.join(FRESH))?;
+            fs::rename(self.0.join(INCOMING), self.0.join(FRESH))?;
         }
-        let registry = RegistryFile::open(&self.path.join(FRESH))?;
+        let registry = RegistryFile::open(&self.0.join(FRESH))?;
         if registry.header().organization.0 != organization {
             return Err(StoreError::Foreign);
         }
@@ -189,18 +181,47 @@ impl RegistryStore for RegistryDirectory {
             return Err(StoreError::Old);
         }
         let sha256 = ByteArray::new(registry.verify(signers)?);
-        fs::rename(self.path.join(FRESH), self.path_of(registry.header().version))?;
-        File::open(&self.path)?.sync_all()?;
+        fs::rename(self.0.join(FRESH), self.path_of(registry.header().version))?;
+        File::open(&self.0)?.sync_all()?;
         self.clean();
         Ok(Installed { registry, sha256 })
     }
 
-    fn abandon(&mut self) {
-        self.incoming = None;
-        for name in [INCOMING, FRESH] {
-            // Most of the time they are not there; the next registry overwrites them.
-            let _missing = fs::remove_file(self.path.join(name));
+    /// The file that a delta makes of the one it is for.
+    fn apply_delta(&self, signers: &[Signer], have: u64) -> Result<(), StoreError> {
+        let delta = Delta::read(File::open(self.0.join(INCOMING))?, signers)?;
+        let old = RegistryFile::open(&self.path_of(have))?;
+        let fresh = delta.apply(&old, BufWriter::new(self.create(FRESH)?))?;
+        fresh.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(())
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(true).write(true).mode(0o600).open(self.0.join(name))
+    }
+
+    /// Those that nobody needs any more; what cannot be removed now is removed after the next one.
+    fn clean(&self) {
+        for version in self.versions().unwrap_or_default().into_iter().skip(KEPT) {
+            let _later = fs::remove_file(self.path_of(version));
         }
+    }
+
+    /// The versions that are there, newest first.
+    fn versions(&self) -> io::Result<Vec<u64>> {
+        let mut versions = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            let version = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            versions.extend(version.and_then(|version| version.parse::<u64>().ok()));
+        }
+        versions.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(versions)
+    }
+
+    fn path_of(&self, version: u64) -> PathBuf {
+        self.0.join(format!("{PREFIX}{version:020}"))
     }
 }
 

@@ -15,7 +15,7 @@ use engine::ids::{CategoryId, OrganizationId, ServiceId};
 use serde_bytes::ByteArray;
 use serde_json::{Value, json};
 use validator::agent::memory::{self, ServerFacts};
-use validator::agent::run::wall_ms;
+use validator::agent::wall::wall_ms;
 use validator::device::card::Card;
 use validator::files::directory::Directory;
 use validator::link::message::Rules;

@@ -14,14 +14,14 @@ use hashbrown::HashTable;
 
 use crate::calendar::Timestamp;
 use crate::entries::{CutEntry, Entries, push_entry};
-use crate::ids::{Kopecks, OrganizationId, TerminalId};
+use crate::ids::{Kopecks, OrganizationId, ServiceId, TerminalId, TransactionId};
 use crate::limits::{DISPUTE_SECONDS_KEPT, TRIP_SECONDS_KEPT, USE_SECONDS_KEPT};
 use crate::trips::claim::{Claim, ClaimEvent, ClaimId, ClaimLine, ClaimState, Refusal};
 use crate::trips::forgotten::Forgotten;
 use crate::trips::ruling::{RecordedRuling, Ruling, RulingEvent, RulingVerdict};
 use crate::trips::stored::{StoredTripError, read_trip};
 use crate::trips::trip::{
-    RecordedTrip, Standing, TripKey, TripName, TripReason, TripSeq, TripState,
+    RecordedTrip, Standing, Trip, TripKey, TripName, TripReason, TripSeq, TripState,
 };
 
 /// All trips and claims.
@@ -378,15 +378,30 @@ impl TripBook {
         }
     }
 
-    /// Lets trips of the cards of these be looked at again when the next claim is drawn up.
+    /// Lets trips be looked at again, when the next claim is drawn up, that may not have counted
+    /// because of these: of the same cards or transactions, or past a limit of the same service, which
+    /// counts all cards of a holder.
     fn unmark_beside(&mut self, names: &[TripName]) {
-        let cards: HashSet<u32> =
-            names.iter().filter_map(|name| Some(self.slot(*name)?.card)).collect();
-        if cards.is_empty() {
+        let trips: Vec<Trip> =
+            names.iter().filter_map(|name| Some(self.slot(*name)?.recorded()?.trip)).collect();
+        if trips.is_empty() {
             return;
         }
-        for slot in self.slots.iter_mut().flatten().filter(|slot| cards.contains(&slot.card)) {
-            slot.mark = None;
+        let cards: HashSet<u32> = trips.iter().map(|trip| card_of(&trip.identifier)).collect();
+        let services: HashSet<ServiceId> = trips.iter().map(|trip| trip.service).collect();
+        let transactions: HashSet<TransactionId> =
+            trips.iter().flat_map(Trip::transactions).collect();
+        for slot in self.slots.iter_mut().flatten().filter(|slot| slot.mark.is_some()) {
+            let is_limit = slot.mark == Some(TripReason::Limit);
+            let is_beside = |trip: &Trip| {
+                is_limit && services.contains(&trip.service)
+                    || trip.transactions().any(|id| transactions.contains(&id))
+            };
+            if cards.contains(&slot.card)
+                || slot.recorded().is_some_and(|recorded| is_beside(&recorded.trip))
+            {
+                slot.mark = None;
+            }
         }
     }
 

@@ -55,13 +55,14 @@ pub fn evaluate(book: &TripBook, scope: &Scope<'_>) -> Evaluation {
             && slot.organization == scope.organization
             && scope.period.covers(slot.at, offset)
     };
-    let cards: HashSet<u32> =
-        book.slots().filter(|slot| is_candidate(slot)).map(|slot| slot.card).collect();
-    let mut uses: Vec<Use> = book
+    let candidates = book.slots().filter(|slot| is_candidate(slot));
+    let mut uses: Vec<Use> =
+        candidates.filter_map(|slot| Use::of(slot, true, scope.registry)).collect();
+    let cards = cards_of(&uses, scope.registry);
+    let others = book
         .slots()
-        .filter(|slot| slot.counts() && cards.contains(&slot.card))
-        .filter_map(|slot| Use::of(slot, is_candidate(slot), scope.registry))
-        .collect();
+        .filter(|slot| slot.counts() && cards.contains(&slot.card) && !is_candidate(slot));
+    uses.extend(others.filter_map(|slot| Use::of(slot, false, scope.registry)));
     uses.extend(claimed_elsewhere(book, scope, &cards, &uses));
     uses.sort_by_key(|each| (each.at, each.name));
     let mut counted = Counted::default();
@@ -85,6 +86,17 @@ pub fn evaluate(book: &TripBook, scope: &Scope<'_>) -> Evaluation {
     evaluation
 }
 
+/// The cards of these uses; where one is limited, all cards of its holder.
+fn cards_of(uses: &[Use], registry: &Registry) -> HashSet<u32> {
+    let mut cards: HashSet<u32> = uses.iter().map(|each| card_of(&each.card)).collect();
+    for each in uses.iter().filter(|each| each.limit.is_some()) {
+        let Some(found) = registry.find(&each.card) else { continue };
+        let identifiers = found.holder.identifiers().filter_map(|extra| extra.identifier());
+        cards.extend(identifiers.map(|identifier| card_of(&identifier.digest)));
+    }
+    cards
+}
+
 /// The uses in claims that name another card and the transaction of one of `uses`: it was paid for
 /// once.
 fn claimed_elsewhere(
@@ -93,7 +105,7 @@ fn claimed_elsewhere(
     cards: &HashSet<u32>,
     uses: &[Use],
 ) -> Vec<Use> {
-    let wanted: HashSet<TransactionId> = uses.iter().filter_map(|each| each.transaction).collect();
+    let wanted: HashSet<TransactionId> = uses.iter().flat_map(Use::transactions).collect();
     if wanted.is_empty() {
         return Vec::new();
     }
@@ -105,7 +117,7 @@ fn claimed_elsewhere(
     let claimed = book.slots().filter(is_claimed);
     claimed
         .filter_map(|slot| Use::of(slot, false, scope.registry))
-        .filter(|each| each.transaction.is_some_and(|id| wanted.contains(&id)))
+        .filter(|each| each.transactions().any(|id| wanted.contains(&id)))
         .collect()
 }
 
@@ -130,6 +142,10 @@ struct Use {
     companion: bool,
     ticket: Option<u64>,
     transaction: Option<TransactionId>,
+    /// What it may be of a sale that does not say, see [`Trip::sold_by`].
+    sale: Option<TransactionId>,
+    /// Whether anybody may have shown the ticket.
+    by_ticket: bool,
     limit: Option<(LimitedUse, Limit)>,
     line: ClaimLine,
     is_candidate: bool,
@@ -152,11 +168,18 @@ impl Use {
             companion: trip.companion,
             ticket: ticket_of(&trip),
             transaction: trip.granted_by(),
+            sale: trip.sold_by(),
+            by_ticket: trip.is_by_ticket(),
             limit: limit_of(&trip, slot.at, registry),
             line: ClaimLine { name: slot.name, amount: trip.reimbursement() },
             is_candidate,
             is_claimed: slot.claim().is_some(),
         })
+    }
+
+    /// Those under which it may have been paid for.
+    fn transactions(&self) -> impl Iterator<Item = TransactionId> {
+        self.transaction.into_iter().chain(self.sale)
     }
 }
 
@@ -205,6 +228,10 @@ struct Counted {
     companions: HashMap<(Digest, u64), BTreeSet<Timestamp>>,
     tickets: HashSet<u64>,
     transactions: HashSet<TransactionId>,
+    /// Transactions whose tickets were shown by whoever had them.
+    shown: HashSet<TransactionId>,
+    /// Transactions whose tickets were sold, where the sale does not say so itself.
+    sold: HashSet<TransactionId>,
     uses: HashMap<LimitedUse, u32>,
 }
 
@@ -216,6 +243,8 @@ impl Counted {
         }
         self.tickets.extend(each.ticket);
         self.transactions.extend(each.transaction);
+        self.shown.extend(each.transaction.filter(|_| each.by_ticket));
+        self.sold.extend(each.sale);
         if let Some((key, _)) = each.limit {
             *self.uses.entry(key).or_default() += 1;
         }
@@ -224,7 +253,9 @@ impl Counted {
     /// Why a use does not count.
     fn judge(&self, each: &Use, rules: TripRules) -> Option<TripReason> {
         let used = each.ticket.is_some_and(|ticket| self.tickets.contains(&ticket))
-            || each.transaction.is_some_and(|id| self.transactions.contains(&id));
+            || each.transaction.is_some_and(|id| self.transactions.contains(&id))
+            || each.transaction.is_some_and(|id| each.by_ticket && self.sold.contains(&id))
+            || each.sale.is_some_and(|id| self.shown.contains(&id));
         if used || self.is_too_soon(each, rules.passback_seconds) {
             return Some(TripReason::Repeat);
         }

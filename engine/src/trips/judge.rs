@@ -96,7 +96,9 @@ fn no_right(trip: &Trip, circumstances: &Circumstances<'_>) -> Standing {
 }
 
 /// What the server itself granted needs no registry, as long as it remembers; a claim counts each
-/// transaction once, whatever card its trips name.
+/// transaction once, whatever card its trips name. The discount is the carrier's word: a transaction
+/// does not keep its terms, and neither those of today nor those of the device's registry need be what
+/// was granted at the moment of the check.
 fn judge_online(trip: &Trip, ledger: &Ledger) -> Option<Standing> {
     let id = trip.transaction.filter(|_| trip.mode == TripMode::Online)?;
     judge_granted(trip, id, ledger, |known| known.terminal == trip.name.terminal)

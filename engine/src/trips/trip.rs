@@ -281,6 +281,23 @@ impl Trip {
         if !self.is_by_ticket() {
             return self.transaction;
         }
+        self.ticket_number()
+    }
+
+    /// The transaction that a sale with the server does not name, though it names the ticket that came
+    /// of it. A sale that names neither cannot be told from another use, and is judged like one.
+    pub fn sold_by(&self) -> Option<TransactionId> {
+        let is_sale = self.event == TripEvent::TicketIssued && self.mode == TripMode::Online;
+        self.ticket_number().filter(|_| is_sale && self.transaction.is_none())
+    }
+
+    /// The transactions under which it may have been paid for.
+    pub fn transactions(&self) -> impl Iterator<Item = TransactionId> {
+        self.granted_by().into_iter().chain(self.sold_by())
+    }
+
+    /// The number of a signed ticket; other tickets may have numbers too.
+    fn ticket_number(&self) -> Option<TransactionId> {
         self.texts.ticket.parse().ok().filter(|number| *number > 0).map(TransactionId)
     }
 

@@ -3,6 +3,7 @@
 //! cancelled like any other.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use engine::calendar::{Timestamp, UtcOffset};
 use engine::command::{CheckAnswer, Granted};
@@ -19,9 +20,9 @@ use crate::errors::ApiError;
 use crate::gateway::Gateway;
 
 /// Seconds that a ticket on a screen may live: its picture must soon be worth nothing.
-const SECONDS_MIN: i64 = 30;
-/// Seconds of the longest ticket that is not for a date.
-const SECONDS_MAX: i64 = 86_400;
+const SCREEN_SECONDS: RangeInclusive<i64> = 30..=120;
+/// Seconds that one on paper may live which is not for a date.
+const PAPER_SECONDS: RangeInclusive<i64> = 30..=86_400;
 /// Days from today to the last date that a ticket can be for.
 const DAYS_AHEAD_MAX: i32 = 45;
 
@@ -35,6 +36,8 @@ pub struct TicketFields<'a> {
     valid_date: Field<'a>,
     #[serde(borrow)]
     card_required: Field<'a>,
+    #[serde(borrow)]
+    paper: Field<'a>,
 }
 
 /// When a ticket is valid, seconds since 1970-01-01T00:00:00Z; the second one not any more.
@@ -50,7 +53,8 @@ impl TicketFields<'_> {
         let (from, to) = match (self.valid_seconds, self.valid_date) {
             (Some(seconds), None) => {
                 let seconds = fields::integer(seconds)?;
-                if !(SECONDS_MIN..=SECONDS_MAX).contains(&seconds) {
+                let lives = if flag(self.paper)? { PAPER_SECONDS } else { SCREEN_SECONDS };
+                if !lives.contains(&seconds) {
                     return Err(ApiError::BadFormat);
                 }
                 (now, now.plus_seconds(seconds))
@@ -69,13 +73,13 @@ impl TicketFields<'_> {
         let life = seconds(from).and_then(|from| Ok(Life { from, to: seconds(to)? }));
         life.map_err(|_| ApiError::BadFormat)
     }
+}
 
-    fn is_card_required(&self) -> Result<bool, ApiError> {
-        match self.card_required.map(RawValue::get) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(ApiError::BadFormat),
-        }
+fn flag(field: Field<'_>) -> Result<bool, ApiError> {
+    match field.map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(ApiError::BadFormat),
     }
 }
 
@@ -91,7 +95,7 @@ pub fn answer(gateway: &Gateway, caller: &Caller<'_>, body: &[u8]) -> Result<Ans
     let compiled = caller.registry.directory().compiled(caller.id);
     let offset = compiled.map(|compiled| compiled.utc_offset).unwrap_or_default();
     let life = wanted.life(gateway.engine.now(), offset)?;
-    let card_required = wanted.is_card_required()?;
+    let card_required = flag(wanted.card_required)?;
     // Type 2 names persons: no card can be required, and nothing of a SNILS goes into a ticket.
     if card_required && reader.api_type == ApiType::Two {
         return Err(ApiError::FieldNotForType);
@@ -142,12 +146,17 @@ mod tests {
             assert_eq!(life, expected, "{body}");
         };
         check("{\"validSeconds\":60}", Ok((1_748_858_400, 1_748_858_460)));
+        check("{\"validSeconds\":120}", Ok((1_748_858_400, 1_748_858_520)));
+        check("{\"validSeconds\":3600,\"paper\":true}", Ok((1_748_858_400, 1_748_862_000)));
         // Midnight in Yakutsk is 15:00 of the day before.
         check("{\"validDate\":\"2025-06-03\"}", Ok((1_748_876_400, 1_748_962_800)));
         check("{}", Err(ApiError::MissingField));
         for wrong in [
             "{\"validSeconds\":29}",
-            "{\"validSeconds\":86401}",
+            // What lives longer is no ticket for a screen.
+            "{\"validSeconds\":121}",
+            "{\"validSeconds\":121,\"paper\":1}",
+            "{\"validSeconds\":86401,\"paper\":true}",
             "{\"validSeconds\":\"60\"}",
             "{\"validDate\":\"2025-06-01\"}",
             "{\"validDate\":\"2025-07-18\"}",
@@ -161,7 +170,7 @@ mod tests {
     fn a_card_is_required_or_not() {
         let check = |body: &str, expected| {
             let given = fields::parse::<TicketFields>(body.as_bytes()).unwrap();
-            assert_eq!(given.is_card_required(), expected, "{body}");
+            assert_eq!(flag(given.card_required), expected, "{body}");
         };
         check("{}", Ok(false));
         check("{\"cardRequired\":false}", Ok(false));

@@ -29,6 +29,9 @@ const OPEN_MAX: usize = 128;
 /// A device that has a registry from before this is behind.
 const FRESH_SECONDS: i64 = 24 * 3_600;
 
+/// How long a device is known that was not heard of.
+const DEVICE_SECONDS_KEPT: i64 = 30 * 86_400;
+
 /// The registries of a deployment and what devices have of them.
 pub struct Registries {
     store: Store,
@@ -240,16 +243,23 @@ impl Registries {
         ours
     }
 
+    /// Forgets a device whose certificate counts no more.
+    pub fn forget(&self, terminal: TerminalId) {
+        hold(&self.devices).remove(&terminal);
+    }
+
     /// What a device last said.
     pub fn device(&self, terminal: TerminalId) -> Option<Device> {
         hold(&self.devices).get(&terminal).copied()
     }
 
-    /// Numbers for metrics.
+    /// Numbers for metrics; devices that were not heard of for a month are counted no more.
     pub fn status(&self, now: Timestamp) -> KitStatus {
         let built_at = self.built_at();
         let oldest = now.plus_seconds(-FRESH_SECONDS);
-        let devices = hold(&self.devices);
+        let mut devices = hold(&self.devices);
+        let gone = now.plus_seconds(-DEVICE_SECONDS_KEPT);
+        devices.retain(|_, device| device.seen_at >= gone);
         let behind = |device: &&Device| device.built_at.is_none_or(|built_at| built_at < oldest);
         let devices_behind = devices.values().filter(behind).count();
         let devices = devices.len();

@@ -55,7 +55,8 @@ pub struct Batch<'a> {
     desk: &'a mut Desk,
     registry: Guard<Arc<Registry>>,
     admission: Option<Admission>,
-    arrived: Instant,
+    /// When it arrived.
+    pub arrived: Instant,
     scratch: &'a mut Scratch,
     out: &'a mut Vec<u8>,
     /// Set where the device has sent more than it may.
@@ -280,22 +281,15 @@ impl<'a> Batch<'a> {
 
     fn trips(&mut self, header: &Header, message: &[u8]) -> Result<(), FailureCode> {
         let organization = self.admitted()?.organization;
-        if !self.desk.session.take_trip_batch() {
-            return Err(FailureCode::TooMany);
-        }
-        let started = self.start(header, Job::Trips(organization, message.to_vec()));
-        if started.is_err() {
-            self.desk.session.give_back_trip_batch();
-        }
-        started
+        let place = self.desk.session.take_trip_batch(message.len());
+        let place = place.ok_or(FailureCode::TooMany)?;
+        self.start(header, Job::Trips(organization, message.to_vec(), place))
     }
 
     fn start(&mut self, header: &Header, job: Job) -> Result<(), FailureCode> {
-        if !self.desk.session.take_place() {
-            return Err(FailureCode::TooMany);
-        }
+        let place = self.desk.session.take_job_place().ok_or(FailureCode::TooMany)?;
         let deadline = self.deadline(header);
-        self.desk.start(header.correlation, deadline, job);
+        self.desk.start(header.correlation, deadline, (job, place));
         Ok(())
     }
 

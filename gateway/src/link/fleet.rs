@@ -14,7 +14,8 @@ use validator::link::close::CloseCode;
 use validator::link::message::BlockPush;
 
 use crate::link::limits::{
-    CATCH_UPS_MAX, JUDGED_AGAIN, PULLS_OF_FLEET_MAX, TRIP_BATCHES_OF_FLEET_MAX,
+    BATCH_BYTES_OF_FLEET_MAX, CATCH_UPS_MAX, JUDGED_AGAIN, PULLS_OF_FLEET_MAX,
+    TRIP_BATCHES_OF_FLEET_MAX,
 };
 use crate::link::metrics::LinkMetrics;
 use crate::link::push::{self, Push};
@@ -27,6 +28,8 @@ pub struct Fleet {
     members: DashMap<TerminalId, Arc<Member>, foldhash::fast::FixedState>,
     /// Bytes of incomplete frames of all devices.
     pub bytes: AtomicUsize,
+    /// Permits for the bytes of batches of trips.
+    pub batch_bytes: Arc<Semaphore>,
     /// Permits for batches of trips.
     pub trip_batches: Semaphore,
     /// Permits for registries on their way.
@@ -55,6 +58,7 @@ impl Fleet {
         Fleet {
             members: DashMap::default(),
             bytes: AtomicUsize::new(0),
+            batch_bytes: Arc::new(Semaphore::new(BATCH_BYTES_OF_FLEET_MAX)),
             trip_batches: Semaphore::new(TRIP_BATCHES_OF_FLEET_MAX),
             pulls: Semaphore::new(PULLS_OF_FLEET_MAX),
             catch_ups: Semaphore::new(CATCH_UPS_MAX),
@@ -98,13 +102,14 @@ impl Fleet {
         self.members.get(&terminal).map(|member| member.device.serial)
     }
 
-    /// Disconnects devices whose certificate was revoked.
-    pub fn close_revoked(&self, trust: &Trust) {
-        for member in &self.members {
-            if trust.is_revoked(member.device.serial) {
-                member.close(CloseCode::Refused);
-            }
-        }
+    /// Disconnects devices whose certificate was revoked; returns whose.
+    pub fn close_revoked(&self, trust: &Trust) -> Vec<TerminalId> {
+        let revoked = self.members.iter().filter(|member| trust.is_revoked(member.device.serial));
+        let closed = revoked.map(|member| {
+            member.close(CloseCode::Refused);
+            member.device.terminal
+        });
+        closed.collect()
     }
 
     /// Judges the certificates of some connected devices again and disconnects those whose time is

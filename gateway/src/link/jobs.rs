@@ -17,29 +17,27 @@ use validator::trip::BATCH_TRIPS_MAX;
 
 use crate::link::kit::Delivery;
 use crate::link::limits::{PART_BYTES, transfer_patience};
-use crate::link::session::Session;
+use crate::link::session::{JobPlace, Session, TripBatchPlace};
 
 /// Messages that are read on a thread which may take its time.
 const READ_ELSEWHERE_BYTES: usize = 64 << 10;
 
 /// Frames of an answer.
-#[derive(Debug)]
 pub enum JobAnswer {
-    /// The last ones.
-    Last(Vec<u8>),
+    /// The last ones, and the place that the job had until they are written, or nobody wants them.
+    Last(Vec<u8>, JobPlace),
     /// More follow.
     Some(Vec<u8>),
 }
 
 /// A request that takes longer.
-#[derive(Debug)]
 pub enum Job {
     /// A registry was installed.
     Installed(OrganizationId, RegistryAck),
     /// A registry is wanted.
     Pull(OrganizationId, u64),
     /// Trips are reported, still unread.
-    Trips(OrganizationId, Vec<u8>),
+    Trips(OrganizationId, Vec<u8>, TripBatchPlace),
 }
 
 /// Where a job's answer goes, and until when it is wanted.
@@ -56,7 +54,7 @@ pub struct Errand {
 
 impl Errand {
     /// Does the job.
-    pub async fn run(self, job: Job) {
+    pub async fn run(self, (job, place): (Job, JobPlace)) {
         let mut last = Vec::new();
         match job {
             Job::Installed(organization, ack) => {
@@ -68,15 +66,15 @@ impl Errand {
                     self.fail(FailureCode::Unavailable, &mut last);
                 }
             }
-            Job::Trips(organization, bytes) => {
+            Job::Trips(organization, bytes, batch_place) => {
                 match self.trips(organization, bytes).await {
                     Ok(results) => wire::push(&mut last, self.correlation, 0, &results),
                     Err(code) => self.fail(code, &mut last),
                 }
-                self.session.give_back_trip_batch();
+                drop(batch_place);
             }
         }
-        let _gone = self.answers.send(JobAnswer::Last(last)).await;
+        let _gone = self.answers.send(JobAnswer::Last(last, place)).await;
     }
 
     async fn installed(&self, organization: OrganizationId, ack: RegistryAck) -> AckCode {

@@ -76,6 +76,11 @@ impl KitRegistries {
         self.registries.note(terminal, organization, version, self.clock.now());
     }
 
+    /// Forgets what a terminal has said whose certificate was revoked.
+    pub fn forget(&self, terminal: TerminalId) {
+        self.registries.forget(terminal);
+    }
+
     /// Notes that a terminal has installed a version; may block.
     pub fn installed(
         &self,

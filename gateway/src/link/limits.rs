@@ -12,6 +12,8 @@ pub const SMALL_MESSAGE_BYTES_MAX: usize = 4 << 10;
 pub const DEVICE_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 64 * 1_024;
 /// Bytes of incomplete frames of all devices.
 pub const FLEET_BYTES_MAX: usize = 512 << 20;
+/// Bytes of batches of trips of all devices that are worked on or wait for it.
+pub const BATCH_BYTES_OF_FLEET_MAX: usize = 256 << 20;
 /// Batches of trips of one device that are worked on at the same time.
 pub const TRIP_BATCHES_MAX: u32 = 2;
 /// Batches of trips that are worked on at the same time; more wait.
@@ -22,6 +24,8 @@ pub const PULLS_OF_FLEET_MAX: usize = 256;
 pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pace of a large transfer beyond that: 32 kbit/s, the worst mobile link.
 pub const TRANSFER_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+/// How long a frame may be incomplete however little it is, see [`frame_patience`].
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Blocks in one piece of a push, about 50 KiB.
 pub const BLOCKS_TOGETHER: usize = 1_024;
 /// Devices that are told at the same time what was blocked before they came; more wait.
@@ -56,6 +60,9 @@ pub struct Budgets {
     pub messages_per_second: u32,
     /// Messages at once after a pause.
     pub messages_burst: u32,
+    /// How long a connection may be silent, and so the rest of a frame that was begun, see
+    /// [`frame_patience`].
+    pub idle: Duration,
 }
 
 /// Bytes of the largest message of a kind that a device may send.
@@ -71,5 +78,12 @@ pub fn transfer_patience(bytes: u64) -> Duration {
     TRANSFER_TIMEOUT.saturating_add(Duration::from_secs(bytes / TRANSFER_BYTES_PER_SECOND_MIN))
 }
 
+/// How long a frame of so many bytes may be incomplete where a connection may be silent for `idle`.
+pub fn frame_patience(idle: Duration, bytes: u64) -> Duration {
+    idle.min(FRAME_TIMEOUT)
+        .saturating_add(Duration::from_secs(bytes / TRANSFER_BYTES_PER_SECOND_MIN))
+}
+
 const _: () = assert!(SMALL_MESSAGE_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(PART_BYTES < MESSAGE_BYTES_MAX);
+const _: () = assert!(MESSAGE_BYTES_MAX * TRIP_BATCHES_MAX as usize <= BATCH_BYTES_OF_FLEET_MAX);

@@ -247,7 +247,8 @@ impl Door {
             );
         }
         // Also those that were revoked between their handshake and their entry.
-        fleet.close_revoked(trust);
+        let revoked = fleet.close_revoked(trust);
+        revoked.into_iter().for_each(|terminal| self.link.registries.forget(terminal));
         fleet.judge_again(trust, turn);
     }
 

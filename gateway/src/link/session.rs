@@ -10,8 +10,8 @@ use engine::registry::Registry;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
 use quinn::{Connection, ZeroRttAccepted};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use validator::link::close::CloseCode;
 
 use crate::link::Link;
@@ -154,19 +154,26 @@ impl Session {
         take(&self.in_flight, self.link.budgets.in_flight_max)
     }
 
+    /// The same for a job, which may outlive the stream that waits for its answer.
+    pub fn take_job_place(self: &Arc<Self>) -> Option<JobPlace> {
+        self.take_place().then(|| JobPlace(Arc::clone(self)))
+    }
+
     /// Gives places back.
     pub fn give_back(&self, places: u32) {
         self.in_flight.fetch_sub(places, Ordering::AcqRel);
     }
 
-    /// Takes a place for a batch of trips, if there is one.
-    pub fn take_trip_batch(&self) -> bool {
-        take(&self.trip_batches, TRIP_BATCHES_MAX)
-    }
-
-    /// Gives it back.
-    pub fn give_back_trip_batch(&self) {
-        self.trip_batches.fetch_sub(1, Ordering::AcqRel);
+    /// Takes a place for a batch of trips of so many bytes, if there is one for it.
+    pub fn take_trip_batch(self: &Arc<Self>, bytes: usize) -> Option<TripBatchPlace> {
+        let bytes = u32::try_from(bytes).ok()?;
+        if !take(&self.trip_batches, TRIP_BATCHES_MAX) {
+            return None;
+        }
+        let mut place = TripBatchPlace { session: Arc::clone(self), bytes: None };
+        let of_fleet = Arc::clone(&self.link.fleet.batch_bytes);
+        place.bytes = Some(of_fleet.try_acquire_many_owned(bytes).ok()?);
+        Some(place)
     }
 
     /// Notes that a stream keeps `after` bytes of an incomplete frame instead of `before`; false
@@ -198,6 +205,27 @@ impl Session {
     /// Ends the connection.
     pub fn close(&self, code: CloseCode) {
         self.connection.close(code.into(), b"");
+    }
+}
+
+/// The place of a job, given back when it is dropped.
+pub struct JobPlace(Arc<Session>);
+
+impl Drop for JobPlace {
+    fn drop(&mut self) {
+        self.0.give_back(1);
+    }
+}
+
+/// The place of a batch of trips in the memory of the server, given back when it is dropped.
+pub struct TripBatchPlace {
+    session: Arc<Session>,
+    bytes: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for TripBatchPlace {
+    fn drop(&mut self) {
+        self.session.trip_batches.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

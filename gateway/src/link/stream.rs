@@ -22,8 +22,9 @@ use validator::link::wire::{self, FrameReader};
 use crate::link::batch::{Batch, Scratch, Unreadable, push_check_result, result_in};
 use crate::link::jobs::{Errand, Job, JobAnswer};
 use crate::link::limits::{JOB_ANSWERS_WAITING_MAX, PAUSE, WRITE_TIMEOUT};
-use crate::link::session::Session;
+use crate::link::session::{JobPlace, Session};
 use crate::link::settle::ack_code;
+use crate::link::unfinished::Unfinished;
 
 /// Pieces that are read together.
 const PIECES_TOGETHER: usize = 32;
@@ -39,7 +40,9 @@ thread_local! {
 pub async fn serve(session: Arc<Session>, send: SendStream, receive: RecvStream) {
     let desk = Desk::new(Arc::clone(&session));
     let reader = FrameReader::default();
-    let mut stream = Stream { desk, send, receive, reader, kept: 0, open: true, pause: None };
+    let unfinished = Unfinished::default();
+    let mut stream =
+        Stream { desk, send, receive, reader, kept: 0, unfinished, open: true, pause: None };
     let code = stream.run().await;
     session.keep_bytes(stream.kept, 0);
     if let Some(code) = code {
@@ -57,6 +60,7 @@ struct Stream {
     reader: FrameReader,
     /// Bytes of the incomplete frame.
     kept: usize,
+    unfinished: Unfinished,
     /// Whether the device may still send.
     open: bool,
     /// Until when the device is not read.
@@ -67,6 +71,7 @@ enum Event {
     Answers,
     Arrived(Result<Option<usize>, ReadError>),
     Job(Option<JobAnswer>),
+    Overdue,
     PauseOver,
 }
 
@@ -95,6 +100,7 @@ impl Stream {
                     self.desk.take_job(answer, &mut out);
                     None
                 }
+                Event::Overdue => Some(CloseCode::FrameUnfinished),
                 Event::PauseOver => {
                     self.pause = None;
                     None
@@ -136,26 +142,30 @@ impl Stream {
     }
 
     async fn next(&mut self, pieces: &mut [Bytes]) -> Event {
-        let Desk { postbox, waiting, jobs, .. } = &mut self.desk;
+        let Desk { postbox, waiting, jobs, session, .. } = &mut self.desk;
         let pause = self.pause;
+        let reads = self.open && pause.is_none();
+        let due = self.unfinished.due(session.link.budgets.idle).filter(|_| reads);
         tokio::select! {
             biased;
-            read = self.receive.read_chunks(pieces), if self.open && pause.is_none() => {
-                Event::Arrived(read)
-            }
+            read = self.receive.read_chunks(pieces), if reads => Event::Arrived(read),
             () = postbox.announced(), if !waiting.is_empty() => Event::Answers,
             answer = job_answer(jobs), if jobs.is_some() => Event::Job(answer),
             () = sleep_until(pause), if pause.is_some() => Event::PauseOver,
+            () = sleep_until(due), if due.is_some() => Event::Overdue,
         }
     }
 
     fn answer(&mut self, pieces: &[Bytes], out: &mut Vec<u8>) -> Option<CloseCode> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut batch = Batch::new(&mut self.desk, scratch, out);
-            let mut kept = self.kept;
+            let (mut kept, unfinished) = (self.kept, &mut self.unfinished);
             let mut readable = true;
             for piece in pieces {
-                let mut take = |header: &_, message: Option<&[u8]>| batch.take(header, message);
+                let mut take = |header: &_, message: Option<&[u8]>| {
+                    unfinished.note_header(header, message.is_some());
+                    batch.take(header, message)
+                };
                 match self.reader.read(piece, &mut take) {
                     Ok(rest) => kept = rest,
                     Err(Unreadable) => {
@@ -164,9 +174,11 @@ impl Stream {
                     }
                 }
             }
+            let arrived = batch.arrived;
             let (exhausted, end) = batch.finish();
             let within = self.desk.session.keep_bytes(self.kept, kept);
             self.kept = kept;
+            self.unfinished.note_rest(kept, arrived);
             if exhausted {
                 self.desk.session.link.metrics.throttled();
                 self.pause = Some(Instant::now() + PAUSE);
@@ -234,8 +246,8 @@ impl Desk {
         self.waiting.insert(ticket, waits);
     }
 
-    /// Starts a job for a request that has taken its place.
-    pub fn start(&mut self, correlation: u32, deadline: Deadline, job: Job) {
+    /// Starts a job in its place.
+    pub fn start(&mut self, correlation: u32, deadline: Deadline, job: (Job, JobPlace)) {
         let jobs = self.jobs.get_or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(JOB_ANSWERS_WAITING_MAX);
             Jobs { sender, receiver, under_way: 0 }
@@ -250,9 +262,8 @@ impl Desk {
     fn take_job(&mut self, answer: Option<JobAnswer>, out: &mut Vec<u8>) {
         match answer {
             Some(JobAnswer::Some(frames)) => out.extend_from_slice(&frames),
-            Some(JobAnswer::Last(frames)) => {
+            Some(JobAnswer::Last(frames, _place)) => {
                 out.extend_from_slice(&frames);
-                self.session.give_back(1);
                 if let Some(jobs) = &mut self.jobs {
                     jobs.under_way -= 1;
                     if jobs.under_way == 0 {
@@ -303,8 +314,7 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        let jobs = self.jobs.as_ref().map_or(0, |jobs| jobs.under_way);
-        let waiting = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX);
-        self.session.give_back(waiting.saturating_add(jobs));
+        // Jobs go on without a stream, and keep their places until they end.
+        self.session.give_back(u32::try_from(self.waiting.len()).unwrap_or(u32::MAX));
     }
 }

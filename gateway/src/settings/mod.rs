@@ -274,16 +274,18 @@ fn quic(values: &Values) -> Result<Option<QuicSettings>, SettingsError> {
     let below_data_dir = || Ok(values.required("data_dir", path, "a directory")?.join("pki"));
     let pki_dir = values.optional("quic_pki_dir", path, "expected a directory")?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let idle = Duration::from_millis(values.number("quic_idle_ms", 1_000_u64, 3_600_000)?);
     Ok(Some(QuicSettings {
         address,
         pki_dir: pki_dir.map_or_else(below_data_dir, Ok)?,
         workers: values.number_or("quic_workers", cores, 1, 1_024)?,
         connections_max: values.number("quic_connections_max", 1, 1 << 20)?,
-        idle: Duration::from_millis(values.number("quic_idle_ms", 1_000_u64, 3_600_000)?),
+        idle,
         budgets: Budgets {
             in_flight_max: values.number("quic_in_flight_max", 1, 65_536)?,
             messages_per_second: values.number("quic_messages_per_second", 0, 1_000_000)?,
             messages_burst: values.number("quic_messages_burst", 1, 1_000_000)?,
+            idle,
         },
     }))
 }

@@ -32,6 +32,7 @@ use validator::trip::{Trip, TripReason, TripStatus};
 
 use crate::uploads::{TEN_MS, trip, upload};
 
+mod installing;
 mod late;
 mod uploads;
 
@@ -233,7 +234,7 @@ fn s6_boarding_needs_a_ticket_and_the_right() {
     let carrier = Carrier::set(TEN, &[]);
     carrier.build();
     carrier.bring_up_to(V2, 1);
-    let hour = r#""validSeconds":3600"#;
+    let hour = r#""validSeconds":3600,"paper":true"#;
     let bound = |more| ticket(&carrier, &format!(r#"{more},"cardRequired":true"#)).0;
     let (first, second, tomorrow) =
         (bound(hour), bound(hour), bound(r#""validDate":"2025-06-03""#));

@@ -22,7 +22,9 @@ use tests::trips::trip;
 use crate::node::{ACCEPTED, CARRIER, JUNE, NINE, Node, code, disputed, rejected, x, y};
 
 mod claims;
+mod forgotten;
 mod node;
+mod once;
 mod rulings;
 
 #[test]

@@ -116,6 +116,9 @@ pub enum Action {
     },
     /// Connect; answered by [`Event::Connected`] or [`Event::Disconnected`].
     Connect(Hello),
+    /// Run [`crate::agent::Agent::take_installation`] where it may take its time; answered by
+    /// [`crate::agent::Agent::handle_installed`], whatever becomes of the link.
+    Install,
     /// Ask for the server's clock; answered by [`Event::Ponged`].
     Ping,
     /// Ask for a registry; answered by [`Event::Offered`], then [`Event::Part`]s until an end.
@@ -158,6 +161,9 @@ pub enum TapError {
 /// What a device shows or logs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Notice {
+    /// More cards are blocked than the device can know: it decides nothing alone until a newer
+    /// registry knows of them.
+    BlocksMissed,
     /// There is a link.
     LinkUp,
     /// There is no link any more.

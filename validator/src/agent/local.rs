@@ -20,7 +20,7 @@
 //! {"id":1,"granted":true,"verdict":"GRANT","mode":"online","seq":41,"category":10,"discount":100,"to_pay":0,"companion":false,"registry_version":7}
 //! {"id":2,"granted":false,"verdict":"DENY_NO_RIGHT","mode":"offline","reason":"there is no ticket"}
 //! {"id":3,"granted":false,"error":"the disk is full"}
-//! {"id":4,"linked":true,"registry_version":7,"registry_valid":true,"valid_until_ms":1748995200000,"trips_waiting":0,"trips_refused":0,"files_unreadable":0,"full":null,"clock_offset_ms":-12}
+//! {"id":4,"linked":true,"registry_version":7,"registry_valid":true,"valid_until_ms":1748995200000,"trips_waiting":0,"trips_refused":0,"files_unreadable":0,"blocks_missed":false,"full":null,"clock_offset_ms":-12}
 //! {"id":5,"done":true}
 //! {"id":6,"error":"the command cannot be understood"}
 //! ```
@@ -28,10 +28,11 @@
 //! A passenger may pass only on `granted: true`; the trip is on the disk then. `error` means that the
 //! device needs help, or the command is wrong. What happens besides comes without an `id`:
 //! `{"event":"link_up"}`, `link_down`, `no_link`, `registry_installed`, `registry_refused`,
-//! `trips_reported`, `trips_renumbered`, `trip_refused`, `disk_failed`; they may be dropped where
-//! nobody reads, what counts is in the status. `trips_refused` of it are trips that the server will
-//! not take, put aside in the file `refused-trips`; `files_unreadable` counts files of trips that the
-//! disk does not give back. Either needs a person.
+//! `trips_reported`, `trips_renumbered`, `trip_refused`, `disk_failed`, `blocks_missed`; they may be
+//! dropped where nobody reads, what counts is in the status. `trips_refused` of it are trips that the
+//! server will not take, put aside in the file `refused-trips`; `files_unreadable` counts files of trips
+//! that the disk does not give back. Either needs a person. While `blocks_missed` is true, more cards are
+//! blocked than the device can know: it grants nothing alone until a newer registry knows of them.
 
 use std::io::{self, BufRead, Read};
 
@@ -135,6 +136,7 @@ pub fn shown_json(shown: &Shown) -> Value {
     match shown {
         Shown::NoLink(error) => json!({"event": "no_link", "reason": error.to_string()}),
         Shown::Notice(notice) => match notice {
+            Notice::BlocksMissed => json!({"event": "blocks_missed"}),
             Notice::LinkUp => json!({"event": "link_up"}),
             Notice::LinkDown => json!({"event": "link_down"}),
             Notice::RegistryInstalled { version } => {
@@ -178,6 +180,7 @@ fn ended() -> Value {
 fn outcome_json(outcome: &Outcome) -> Value {
     let Some(entry) = &outcome.entry else {
         let reason = outcome.detail.map(|detail| match detail {
+            Detail::BlocksMissed => "too many cards were blocked since the registry".to_owned(),
             Detail::Card(error) => error.to_string(),
             Detail::NeverLinked => "the device has never had a link".to_owned(),
             Detail::NoTicket => "there is no ticket".to_owned(),
@@ -216,6 +219,7 @@ fn status_json(status: &Status) -> Value {
         "trips_waiting": status.trips_waiting,
         "trips_refused": status.trips_refused,
         "files_unreadable": status.files_unreadable,
+        "blocks_missed": status.blocks_missed,
         "full": status.full,
         "clock_offset_ms": status.clock_offset_ms,
     })

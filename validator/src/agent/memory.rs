@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteArray;
 
-use crate::device::blocks::Blocks;
+use crate::device::blocks::{Blocks, Known};
 use crate::files::{self, Files};
 use crate::link::message::{Rules, Signer, Welcome};
 
@@ -57,9 +57,12 @@ pub fn write_facts(files: &dyn Files, facts: &ServerFacts) -> io::Result<()> {
     write(files, SERVER, facts)
 }
 
-/// Reads the blocks.
+/// Reads the blocks; also of a device that could not miss any yet.
 pub fn read_blocks(files: &dyn Files) -> io::Result<Option<Blocks>> {
-    read(files, BLOCKS)
+    match read(files, BLOCKS)? {
+        Some(blocks) => Ok(Some(blocks)),
+        None => Ok(read(files, BLOCKS)?.map(|known: Known| known.into())),
+    }
 }
 
 /// Keeps the blocks.
@@ -86,3 +89,23 @@ fn write<T: Serialize>(files: &dyn Files, name: &str, value: &T) -> io::Result<(
 
 const BLOCKS: &str = "blocks";
 const SERVER: &str = "server";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::memory::MemoryFiles;
+    use crate::link::message::BlockPush;
+
+    #[test]
+    fn blocks_of_both_forms_are_read() {
+        let files = MemoryFiles::default();
+        assert_eq!(read_blocks(&files).unwrap(), None);
+        let mut blocks = Blocks::default();
+        let push = BlockPush { id_hash: ByteArray::new([7; 16]), blocked: true, at_ms: 5 };
+        blocks.handle_push(&push);
+        write_blocks(&files, &blocks).unwrap();
+        assert_eq!(read_blocks(&files).unwrap().as_ref(), Some(&blocks));
+        write(&files, BLOCKS, blocks.known()).unwrap();
+        assert_eq!(read_blocks(&files).unwrap(), Some(blocks));
+    }
+}

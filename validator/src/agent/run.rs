@@ -3,28 +3,33 @@
 //! The device maker's program sends [`Request`]s and gets answers; what the device has to show comes
 //! as [`Notice`]s. Ends when nobody can send requests any more.
 //!
+//! A registry is verified and kept on a thread of its own, one at a time; the one before decides
+//! meanwhile.
+//!
 //! # Why
-//! *The disk is written on the task that owns the agent.* A sync takes milliseconds, in which no
+//! *Trips are written on the task that owns the agent.* A sync takes milliseconds, in which no
 //! answer is read; a validator has a few readers, and a second thread would only move the waiting.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::agent::Agent;
 use crate::agent::event::{Action, Event, Notice, TapError, TapId};
+use crate::agent::wall::{Clock, WallClock};
 use crate::clock::Now;
 use crate::device::card::Card;
 use crate::device::{Journey, Life, Outcome};
 use crate::link::client::{Call, ConnectError, Connected, Dialer, Link, Pushes};
 use crate::link::lane::{AskError, Lane};
 use crate::link::message::{Hello, Ping, RegistryForm};
-use crate::store::RegistryStore;
+use crate::store::{Installed, RegistryStore, StoreError};
 
 /// Requests and answers that wait for the agent.
 const INBOX_MAX: usize = 1_024;
@@ -100,6 +105,8 @@ pub struct Status {
     pub trips_refused: usize,
     /// Files of trips that cannot be read; a person must look at the disk.
     pub files_unreadable: usize,
+    /// Whether more cards are blocked than it can know.
+    pub blocks_missed: bool,
     /// Why nothing can be granted, if so.
     pub full: Option<String>,
     /// The device's clock minus the server's.
@@ -137,6 +144,7 @@ pub async fn run<S: RegistryStore>(
         link: None,
         generation: 0,
         tasks: JoinSet::new(),
+        installing: None,
     };
     loop {
         let timeout = runner.agent.next_timeout();
@@ -149,6 +157,10 @@ pub async fn run<S: RegistryStore>(
             },
             event = events.recv() => {
                 event.into_iter().for_each(|event| runner.handle_incoming(event));
+            }
+            installed = installed(&mut runner.installing) => {
+                runner.installing = None;
+                runner.agent.handle_installed(installed, clock.now());
             }
             () = sleep => {}
             Some(_ended) = runner.tasks.join_next() => continue,
@@ -184,7 +196,11 @@ struct Runner<S: RegistryStore> {
     link: Option<Arc<Lanes>>,
     generation: u64,
     tasks: JoinSet<()>,
+    installing: Option<Installing<S::Registry>>,
 }
+
+/// A registry that is being verified; no loss of the link ends it.
+type Installing<R> = JoinHandle<Result<Installed<R>, StoreError>>;
 
 /// A link, and a lane for what may take its time.
 struct Lanes {
@@ -237,6 +253,7 @@ impl<S: RegistryStore> Runner<S> {
                     trips_waiting: self.agent.trips_waiting(),
                     trips_refused: self.agent.trips_refused(),
                     files_unreadable: self.agent.files_unreadable(),
+                    blocks_missed: self.agent.blocks_missed(),
                     full: self.agent.check_room(now).err().map(|error| error.to_string()),
                     clock_offset_ms: self.agent.clock_offset_ms(now),
                 };
@@ -271,6 +288,7 @@ impl<S: RegistryStore> Runner<S> {
                     connection.closed().await;
                     out.send(What::Lost).await;
                 });
+                // Without its pushes a link tells of no block.
                 self.spawn(|out| forward(pushes, out));
                 let sent = self.clock.at(sent);
                 self.agent.handle(Event::Connected { sent, welcome }, now);
@@ -299,6 +317,10 @@ impl<S: RegistryStore> Runner<S> {
                     let _gone = answer.map(|answer| answer.send(*outcome));
                 }
                 Action::Connect(hello) => self.connect(hello),
+                Action::Install => {
+                    let installation = self.agent.take_installation();
+                    self.installing = installation.map(tokio::task::spawn_blocking);
+                }
                 Action::Show(notice) => self.show(Shown::Notice(notice)),
                 action => self.ask(action),
             }
@@ -339,24 +361,24 @@ impl<S: RegistryStore> Runner<S> {
                     let patience = Duration::from_millis(patience_ms);
                     // The agent stops waiting by itself, and cancels what comes then.
                     let answer = lanes.link.ask_beyond(&check, patience, SETTLE_PATIENCE).await;
-                    out.event(Event::Checked { tap, answer }).await;
+                    out.answer(answer, |answer| Event::Checked { tap, answer }).await;
                 }
                 Action::Confirm { seq, confirm, patience_ms } => {
                     let answer = lanes.bulk.ask(&confirm, Duration::from_millis(patience_ms)).await;
-                    out.event(Event::Confirmed { seq, answer }).await;
+                    out.answer(answer, |answer| Event::Confirmed { seq, answer }).await;
                 }
                 Action::Ping => {
                     let sent = clock.now();
                     let answer =
                         lanes.link.ask(&Ping { clock_ms: sent.wall_ms }, PING_PATIENCE).await;
-                    out.event(Event::Ponged { sent, answer }).await;
+                    out.answer(answer, |answer| Event::Ponged { sent, answer }).await;
                 }
                 Action::Pull { have } => pull(&lanes.link, have, out).await,
                 Action::Upload { batch, patience_ms } => {
                     let answer = lanes.bulk.ask(&batch, Duration::from_millis(patience_ms)).await;
-                    out.event(Event::Uploaded(answer)).await;
+                    out.answer(answer, Event::Uploaded).await;
                 }
-                Action::Answer { .. } | Action::Connect(_) | Action::Show(_) => {}
+                Action::Answer { .. } | Action::Connect(_) | Action::Install | Action::Show(_) => {}
             }
         });
     }
@@ -388,9 +410,33 @@ impl Out {
         self.send(What::Event(Box::new(event))).await;
     }
 
+    /// A stream that has ended although the connection goes on takes the link with it: nothing
+    /// would be answered there any more.
+    async fn answer<A>(
+        &self,
+        answer: Result<A, AskError>,
+        event: impl FnOnce(Result<A, AskError>) -> Event,
+    ) {
+        let is_closed = matches!(answer, Err(AskError::Closed));
+        self.event(event(answer)).await;
+        if is_closed {
+            self.send(What::Lost).await;
+        }
+    }
+
     async fn send(&self, what: What) {
         // The agent ends before its tasks.
         let _ended = self.inbox.send(Incoming { generation: self.generation, what }).await;
+    }
+}
+
+/// What came of the registry that is being installed, if one is.
+async fn installed<R>(installing: &mut Option<Installing<R>>) -> Result<Installed<R>, StoreError> {
+    match installing {
+        Some(installing) => {
+            installing.await.unwrap_or_else(|lost| Err(io::Error::from(lost).into()))
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -410,7 +456,8 @@ async fn connect(
     let first = found.first().copied().ok_or(ConnectError::Lost)?;
     let call = Call { server: first, server_name, hello, check: None, patience };
     let Connected { link, greeted_at: sent, pushes, .. } = dialer.connect_any(&found, call).await?;
-    let bulk = link.open_lane().await.map_err(ConnectError::Hello)?;
+    let bulk = tokio::time::timeout(CONNECT_PATIENCE, link.open_lane()).await;
+    let bulk = bulk.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::Hello)?;
     Ok(Greeted { lanes: Lanes { link, bulk }, pushes, sent })
 }
 
@@ -418,6 +465,7 @@ async fn forward(mut pushes: Pushes, out: Out) {
     while let Some(push) = pushes.next().await {
         out.event(Event::Blocked(push)).await;
     }
+    out.send(What::Lost).await;
 }
 
 async fn pull(link: &Link, have: u64, out: Out) {
@@ -440,51 +488,16 @@ async fn pull(link: &Link, have: u64, out: Out) {
                 .and_then(|part| part.ok_or(AskError::Closed))
                 .map(Some),
         };
+        // An empty one would bring nobody further.
+        let part = match part {
+            Ok(Some(bytes)) if bytes.is_empty() => Err(AskError::Malformed),
+            part => part,
+        };
         let length = part.as_ref().ok().and_then(Option::as_ref).map(|bytes| bytes.len() as u64);
         out.event(Event::Part(part)).await;
         match length {
-            Some(length) if length > 0 => missing = missing.saturating_sub(length),
-            _ => return,
+            Some(length) => missing = missing.saturating_sub(length),
+            None => return,
         }
     }
-}
-
-#[derive(Clone, Copy)]
-struct Clock {
-    start: Instant,
-    wall: WallClock,
-}
-
-impl Clock {
-    fn now(self) -> Now {
-        self.at(Instant::now())
-    }
-
-    /// What the clocks showed a moment ago.
-    fn at(self, instant: Instant) -> Now {
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let steady_ms = millis(instant.saturating_duration_since(self.start));
-        let wall_ms = self.wall.now_ms().saturating_sub_unsigned(millis(instant.elapsed()));
-        Now { wall_ms, steady_ms }
-    }
-}
-
-/// The clock on the wall.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WallClock {
-    /// How far it is ahead of the machine's; tests let time pass by it.
-    pub ahead_seconds: u32,
-}
-
-impl WallClock {
-    /// Milliseconds since 1970-01-01T00:00:00Z.
-    pub fn now_ms(self) -> i64 {
-        wall_ms().saturating_add(i64::from(self.ahead_seconds) * 1_000)
-    }
-}
-
-/// The machine's clock on the wall, milliseconds since 1970-01-01T00:00:00Z.
-pub fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

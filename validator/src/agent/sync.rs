@@ -8,7 +8,7 @@ use crate::clock::Now;
 use crate::device::HolderRegistry;
 use crate::link::lane::AskError;
 use crate::link::message::{BlockPush, Pong, RegistryAck, RegistryForm, RegistryOffer, Welcome};
-use crate::store::{Installed, RegistryStore};
+use crate::store::{Installation, Installed, RegistryStore, StoreError};
 
 /// How often the server is asked for a newer registry. It is built daily or on demand, and says so
 /// when a link begins; links live for days.
@@ -25,8 +25,9 @@ const BLOCKS_MS: u64 = 2_000;
 pub(super) const OFFSET_MS: u64 = 1_000;
 
 /// What is on its way, and when what is due.
-pub(super) struct Syncing {
+pub(super) struct Syncing<R> {
     pull: Pull,
+    installation: Option<Installation<R>>,
     pull_due_ms: u64,
     whole_next: bool,
     backoff: Backoff,
@@ -39,13 +40,16 @@ pub(super) struct Syncing {
 enum Pull {
     Asked,
     Idle,
+    /// Goes on without a link.
+    Installing,
     Receiving,
 }
 
-impl Syncing {
-    pub(super) fn new() -> Syncing {
+impl<R> Syncing<R> {
+    pub(super) fn new() -> Syncing<R> {
         Syncing {
             pull: Pull::Idle,
+            installation: None,
             pull_due_ms: 0,
             whole_next: false,
             backoff: Backoff::new(5_000, 600_000),
@@ -67,9 +71,11 @@ impl<S: RegistryStore> Agent<S> {
     }
 
     pub(super) fn sync_disconnected(&mut self) {
-        self.store.abandon();
-        self.syncing.pull = Pull::Idle;
         self.syncing.ping_due_ms = None;
+        if self.syncing.pull != Pull::Installing {
+            self.store.abandon();
+            self.syncing.pull = Pull::Idle;
+        }
     }
 
     pub(super) fn sync_now(&mut self, now: Now) {
@@ -106,9 +112,15 @@ impl<S: RegistryStore> Agent<S> {
     }
 
     pub(super) fn handle_blocked(&mut self, push: &BlockPush, now: Now) {
+        let had_room = !self.device.blocks.are_missed();
         if self.device.blocks.handle_push(push) {
             let due_ms = now.steady_ms.saturating_add(BLOCKS_MS);
             self.syncing.blocks_due_ms.get_or_insert(due_ms);
+        }
+        if had_room && self.device.blocks.are_missed() {
+            // Only a newer registry knows of them.
+            self.syncing.pull_due_ms = now.steady_ms;
+            self.show(Notice::BlocksMissed);
         }
     }
 
@@ -157,7 +169,7 @@ impl<S: RegistryStore> Agent<S> {
                     self.refuse_registry(error.to_string(), now);
                 }
             }
-            Ok(None) => self.install(now),
+            Ok(None) => self.begin_install(now),
             Err(error) => self.refuse_registry(error.to_string(), now),
         }
     }
@@ -178,9 +190,26 @@ impl<S: RegistryStore> Agent<S> {
         }
     }
 
-    fn install(&mut self, now: Now) {
-        let have = self.life().map_or(0, |life| life.version);
-        let installed = self.store.install(&self.device.signers, (self.device.organization, have));
+    /// What [`Action::Install`] wants done, once.
+    pub fn take_installation(&mut self) -> Option<Installation<S::Registry>> {
+        self.syncing.installation.take()
+    }
+
+    /// What came of it; the registry before was in use until now.
+    pub fn handle_installed(
+        &mut self,
+        installed: Result<Installed<S::Registry>, StoreError>,
+        now: Now,
+    ) {
+        if self.syncing.pull != Pull::Installing {
+            return;
+        }
+        // The terminal may have been given away meanwhile.
+        let organization = self.device.organization;
+        let installed = installed.and_then(|installed| {
+            let is_own = installed.registry.life().organization == organization;
+            is_own.then_some(installed).ok_or(StoreError::Foreign)
+        });
         let Installed { registry, sha256 } = match installed {
             Ok(installed) => installed,
             Err(error) => return self.refuse_registry(error.to_string(), now),
@@ -192,6 +221,18 @@ impl<S: RegistryStore> Agent<S> {
         self.actions.push_back(Action::Acknowledge(RegistryAck { version: life.version, sha256 }));
         self.show(Notice::RegistryInstalled { version: life.version });
         self.end_pull(now);
+    }
+
+    fn begin_install(&mut self, now: Now) {
+        let have = self.life().map_or(0, |life| life.version);
+        match self.store.install(&self.device.signers, (self.device.organization, have)) {
+            Ok(installation) => {
+                self.syncing.pull = Pull::Installing;
+                self.syncing.installation = Some(installation);
+                self.actions.push_back(Action::Install);
+            }
+            Err(error) => self.refuse_registry(error.to_string(), now),
+        }
     }
 
     /// The disk has lost what it had: the whole registry is fetched again.
@@ -212,7 +253,7 @@ impl<S: RegistryStore> Agent<S> {
     /// The old registry stays; next time the whole file is asked for.
     fn refuse_registry(&mut self, reason: String, now: Now) {
         self.store.abandon();
-        self.syncing.whole_next = self.syncing.pull == Pull::Receiving;
+        self.syncing.whole_next = matches!(self.syncing.pull, Pull::Installing | Pull::Receiving);
         self.syncing.pull = Pull::Idle;
         let wait_ms = self.syncing.backoff.failed(&mut self.random);
         self.syncing.pull_due_ms = now.steady_ms.saturating_add(wait_ms);

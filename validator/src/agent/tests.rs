@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::identifier::Digest;
 use serde_bytes::ByteArray;
 
 use super::*;
 use crate::agent::tests::world::{BUILT_MS, CARD_KEY, Shelf, World, linked, uid, welcome};
+use crate::device::blocks::BLOCKS_MAX;
 use crate::files::memory::MemoryFiles;
 use crate::link::message::{BlockPush, FailureCode, Pong, TripResults};
 use crate::queue::segment::Refusal;
@@ -132,6 +134,36 @@ fn repeats_are_told_after_a_restart() {
     assert_eq!(world.decided, 3);
 }
 
+/// A registry was verified and synced while every tap waited for it.
+#[test]
+fn the_old_registry_decides_while_a_new_one_is_installed() {
+    let mut world = linked();
+    world.installs_slowly = true;
+    let version = |world: &World| {
+        let (life, valid) = world.agent.as_ref().unwrap().registry(world.now).unwrap();
+        (life.version, valid)
+    };
+    world.offered = 8;
+    world.happen(Event::Sync);
+    world.pass(20_000);
+    assert_eq!(version(&world), (7, true));
+    world.reachable = false;
+    // No loss of the link takes the registry away that is being installed, and none is begun beside it.
+    world.break_link();
+    world.tap(1);
+    assert_eq!((world.decided, world.granted.len()), (1, 1));
+    world.reachable = true;
+    world.pass(120_000);
+    assert!(world.agent.as_ref().unwrap().is_linked());
+    world.install();
+    assert_eq!((version(&world), world.installed), ((8, true), 8));
+    world.installs_slowly = false;
+    world.offered = 9;
+    world.happen(Event::Sync);
+    world.pass(20_000);
+    assert_eq!(version(&world), (9, true));
+}
+
 /// A block that was on the disk when the power failed between a new registry and the blocks beside it
 /// stayed until the next registry, although this one knew of its end.
 #[test]
@@ -150,6 +182,41 @@ fn a_registry_outweighs_older_blocks_after_a_restart() {
         world.start();
         world.tap(1);
         assert_eq!(world.granted.len(), granted);
+    }
+}
+
+/// A device that had heard of more blocks than it keeps forgot the oldest, and granted to its card.
+#[test]
+fn a_device_that_missed_a_block_grants_nothing_alone() {
+    let mut world = linked();
+    let push = |number: usize| {
+        let digest = Digest(u128::try_from(number).unwrap().to_be_bytes());
+        let at_ms = BUILT_MS + 3_600_000;
+        Event::Blocked(BlockPush { id_hash: ByteArray::new(digest.0), blocked: true, at_ms })
+    };
+    (0..BLOCKS_MAX).for_each(|number| world.happen(push(number)));
+    let missed = |world: &World| world.agent.as_ref().unwrap().blocks_missed();
+    assert!(!missed(&world));
+    (0..3).for_each(|more| world.happen(push(BLOCKS_MAX + more)));
+    assert!(missed(&world));
+    let shown = world.notices.iter().filter(|notice| **notice == Notice::BlocksMissed);
+    assert_eq!(shown.count(), 1);
+    // A newer registry is fetched at once.
+    world.offered = 8;
+    world.pass(60_000);
+    assert_eq!(world.installed, 8);
+    world.tap(1);
+    world.pass(300);
+    let online = world.granted.len();
+    world.reachable = false;
+    world.break_link();
+    for _ in 0..2 {
+        world.tap(2);
+        assert_eq!(world.granted.len(), online);
+        world.pass(3_000);
+        world.agent = None;
+        world.start();
+        assert!(missed(&world), "through a restart");
     }
 }
 

@@ -8,7 +8,10 @@ use serde_bytes::ByteArray;
 
 use crate::link::message::BlockPush;
 
-/// Blocks that are remembered; the oldest is forgotten for a newer one.
+/// Blocks that are remembered, lifted ones among them; some megabytes.
+///
+/// Of one more card it is remembered only that it is not known ([`Blocks::are_missed`]): until a
+/// registry is there that knows of it, the device grants nothing alone.
 pub const BLOCKS_MAX: usize = 100_000;
 /// How long a block is kept beside a registry that should know of it; the server tells what has
 /// happened since, so that none outlives its end.
@@ -16,38 +19,64 @@ pub const OVERLAP_MS: i64 = 3_600_000;
 
 /// The blocks, and the lifted ones, which a block that comes late must not undo.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Blocks(BTreeMap<ByteArray<16>, Block>);
+pub struct Blocks {
+    known: Known,
+    /// The newest block that had no room.
+    missed_at_ms: Option<i64>,
+}
 
+/// All blocks, as they were stored before any could be missed.
+pub type Known = BTreeMap<ByteArray<16>, Block>;
+
+/// A block, or the end of one.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-struct Block {
+pub struct Block {
     blocked: bool,
     at_ms: i64,
 }
 
+impl From<Known> for Blocks {
+    fn from(known: Known) -> Blocks {
+        Blocks { known, missed_at_ms: None }
+    }
+}
+
 impl Blocks {
-    /// Takes a push; false where a newer one is known already.
+    /// Takes a push; false where nothing comes of it.
     pub fn handle_push(&mut self, push: &BlockPush) -> bool {
-        let newer = self.0.get(&push.id_hash).is_none_or(|known| known.at_ms <= push.at_ms);
-        if !newer {
+        let known = self.known.get(&push.id_hash);
+        if known.is_some_and(|known| known.at_ms > push.at_ms) {
             return false;
         }
-        self.0.insert(push.id_hash, Block { blocked: push.blocked, at_ms: push.at_ms });
-        if self.0.len() > BLOCKS_MAX {
-            let oldest =
-                self.0.iter().min_by_key(|(_, block)| block.at_ms).map(|(digest, _)| *digest);
-            oldest.and_then(|digest| self.0.remove(&digest));
+        if known.is_none() && self.known.len() >= BLOCKS_MAX {
+            // The end of a block that is not known changes nothing.
+            self.missed_at_ms = self.missed_at_ms.max(Some(push.at_ms).filter(|_| push.blocked));
+            return push.blocked;
         }
+        self.known.insert(push.id_hash, Block { blocked: push.blocked, at_ms: push.at_ms });
         true
     }
 
     /// Forgets what a registry that was built at `built_at_ms` knows.
     pub fn forget_before(&mut self, built_at_ms: i64) {
-        self.0.retain(|_, block| block.at_ms.saturating_add(OVERLAP_MS) >= built_at_ms);
+        let is_kept = |at_ms: i64| at_ms.saturating_add(OVERLAP_MS) >= built_at_ms;
+        self.known.retain(|_, block| is_kept(block.at_ms));
+        self.missed_at_ms = self.missed_at_ms.filter(|at_ms| is_kept(*at_ms));
     }
 
     /// Whether the card must not be granted anything.
     pub fn is_blocked(&self, digest: &Digest) -> bool {
-        self.0.get(&ByteArray::new(digest.0)).is_some_and(|block| block.blocked)
+        self.known.get(&ByteArray::new(digest.0)).is_some_and(|block| block.blocked)
+    }
+
+    /// All that have room.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Whether there is a block that had no room, which any card may have.
+    pub fn are_missed(&self) -> bool {
+        self.missed_at_ms.is_some()
     }
 }
 
@@ -70,5 +99,30 @@ mod tests {
         assert!(blocks.is_blocked(&digest));
         blocks.forget_before(31 + OVERLAP_MS);
         assert!(!blocks.is_blocked(&digest));
+    }
+    /// The oldest block was forgotten for a newer one, and its card was granted something again.
+    #[test]
+    fn what_has_no_room_is_known_to_be_missing() {
+        let mut blocks = Blocks::default();
+        let push = |number: usize, blocked, at_ms| {
+            let digest = Digest(u128::try_from(number).unwrap().to_be_bytes());
+            (digest, BlockPush { id_hash: ByteArray::new(digest.0), blocked, at_ms })
+        };
+        for number in 0..BLOCKS_MAX {
+            assert!(blocks.handle_push(&push(number, true, 10).1));
+        }
+        assert!(!blocks.are_missed());
+        assert!(!blocks.handle_push(&push(BLOCKS_MAX, false, 20).1));
+        assert!(!blocks.are_missed());
+        assert!(blocks.handle_push(&push(BLOCKS_MAX, true, 20).1));
+        assert!(blocks.are_missed() && blocks.is_blocked(&push(0, true, 0).0));
+        // What is known goes on to be told.
+        assert!(blocks.handle_push(&push(0, false, 30).1));
+        assert!(!blocks.is_blocked(&push(0, true, 0).0));
+        blocks.forget_before(20 + OVERLAP_MS);
+        assert!(blocks.are_missed());
+        blocks.forget_before(21 + OVERLAP_MS);
+        assert!(!blocks.are_missed() && blocks.handle_push(&push(BLOCKS_MAX, true, 40).1));
+        assert!(!blocks.are_missed());
     }
 }

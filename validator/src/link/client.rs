@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, RecvStream};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::link::close::CloseCode;
 use crate::link::frame::{FrameError, Header};
@@ -205,17 +205,19 @@ impl Link {
         have: u64,
         patience: Duration,
     ) -> Result<(RegistryOffer, Parts), AskError> {
-        let until = Instant::now() + patience;
-        let (mut send, receive) = self.connection.open_bi().await.map_err(|_| AskError::Closed)?;
         let mut request = Vec::new();
         let deadline_ms = u16::try_from(patience.as_millis()).unwrap_or(u16::MAX).max(1);
         wire::push(&mut request, 0, deadline_ms, &RegistryPull { have });
-        send.write_all(&request).await.map_err(|_| AskError::Closed)?;
-        let mut incoming = Incoming::new(receive);
-        let first = timeout_at(until, incoming.next()).await.map_err(|_| AskError::TimedOut)??;
-        let (kind, bytes) = first.ok_or(AskError::Closed)?;
-        let offer: RegistryOffer = crate::link::lane::answer_of(kind, &bytes)?;
-        Ok((offer, Parts { incoming, _send: send }))
+        let offered = async {
+            let opened = self.connection.open_bi().await;
+            let (mut send, receive) = opened.map_err(|_| AskError::Closed)?;
+            send.write_all(&request).await.map_err(|_| AskError::Closed)?;
+            let mut incoming = Incoming::new(receive);
+            let (kind, bytes) = incoming.next().await?.ok_or(AskError::Closed)?;
+            let offer: RegistryOffer = crate::link::lane::answer_of(kind, &bytes)?;
+            Ok((offer, Parts { incoming, _send: send }))
+        };
+        timeout(patience, offered).await.unwrap_or(Err(AskError::TimedOut))
     }
 
     /// The server's first words.
@@ -251,7 +253,7 @@ pub struct Parts {
 impl Parts {
     /// The next piece; the caller knows from the offer how many bytes there are.
     pub async fn next(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, AskError> {
-        let next = tokio::time::timeout(patience, self.incoming.next()).await;
+        let next = timeout(patience, self.incoming.next()).await;
         let Some((kind, bytes)) = next.map_err(|_| AskError::TimedOut)?? else { return Ok(None) };
         let part: RegistryPart = crate::link::lane::answer_of(kind, &bytes)?;
         Ok(Some(part.bytes.into_vec()))

@@ -9,6 +9,8 @@ pub enum CloseCode {
     Flooded,
     /// A frame is longer than its kind allows, or what came is no frame.
     FrameTooLong,
+    /// A frame was begun and did not go on for too long.
+    FrameUnfinished,
     /// The device did not say who it is in time.
     HelloMissing,
     /// The side that closes needs the connection no more.
@@ -24,10 +26,11 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
-    const ALL: [CloseCode; 9] = [
+    const ALL: [CloseCode; 10] = [
         CloseCode::Draining,
         CloseCode::Flooded,
         CloseCode::FrameTooLong,
+        CloseCode::FrameUnfinished,
         CloseCode::HelloMissing,
         CloseCode::Normal,
         CloseCode::NotReading,
@@ -48,6 +51,7 @@ impl CloseCode {
             CloseCode::Superseded => 6,
             CloseCode::Draining => 7,
             CloseCode::HelloMissing => 8,
+            CloseCode::FrameUnfinished => 9,
         }
     }
 

@@ -12,11 +12,13 @@ use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
-use crate::link::frame::{FrameError, Header};
+use crate::link::frame::{FrameError, Header, MESSAGE_BYTES_MAX};
 use crate::link::message::{Failure, FailureCode, Kind};
 use crate::link::request::{Message, Request};
 use crate::link::wire::{self, FrameReader};
 
+/// Bytes that wait to be written; with more, nobody reads them, and the lane ends.
+const OUTGOING_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Requests under way before the server has said how many there may be.
 pub const PLACES_DEFAULT: usize = 64;
 
@@ -86,6 +88,7 @@ impl Lane {
         let (sender, answer) = oneshot::channel();
         let correlation = {
             let mut state = self.shared.lock();
+            state.ended |= state.outgoing.len() > OUTGOING_BYTES_MAX;
             if state.ended {
                 return Err(AskError::Closed);
             }

@@ -38,7 +38,8 @@ fn fetch(
     let offer = RegistryOffer { form, version: 0, bytes: bytes.len() as u64 };
     store.begin(&offer)?;
     bytes.chunks(100).try_for_each(|piece| store.push(piece))?;
-    let installed = store.install(&signers(), (ORGANIZATION, have));
+    let installation = store.install(&signers(), (ORGANIZATION, have));
+    let installed = installation.and_then(|install| install());
     if installed.is_err() {
         store.abandon();
     }
@@ -46,7 +47,7 @@ fn fetch(
 }
 
 fn version(store: &mut RegistryDirectory) -> Option<u64> {
-    let registry = store.open(&signers()).unwrap();
+    let registry = store.open(&signers(), ORGANIZATION).unwrap();
     registry.map(|registry| registry.life().version)
 }
 
@@ -57,9 +58,9 @@ fn s2_registries_are_fetched_whole_or_by_delta() {
     assert_eq!(version(&mut store), None);
     assert_eq!(fetch(&mut store, (RegistryForm::Full, &file(5)), 0).unwrap(), 5);
     assert_eq!(fetch(&mut store, (RegistryForm::Delta, &delta(5, 7)), 5).unwrap(), 7);
-    assert_eq!(fs::read(store.path_of(7)).unwrap(), file(7), "byte by byte");
+    assert_eq!(fs::read(store.home.path_of(7)).unwrap(), file(7), "byte by byte");
     assert_eq!(fetch(&mut store, (RegistryForm::Full, &file(9)), 7).unwrap(), 9);
-    assert_eq!(store.versions().unwrap(), [9, 7], "the one before is kept");
+    assert_eq!(store.home.versions().unwrap(), [9, 7], "the one before is kept");
     let mut again = RegistryDirectory::new(directory.path()).unwrap();
     assert_eq!(version(&mut again), Some(9));
 }
@@ -90,7 +91,7 @@ fn what_is_wrong_is_refused_and_the_old_one_stays() {
     assert!(matches!(store.begin(&offer), Err(StoreError::TooLong)));
     store.abandon();
     assert_eq!(version(&mut store), Some(5));
-    assert_eq!(store.versions().unwrap(), [5]);
+    assert_eq!(store.home.versions().unwrap(), [5]);
 }
 
 #[test]
@@ -101,7 +102,9 @@ fn a_spoiled_file_gives_way_to_the_one_before() {
     fetch(&mut store, (RegistryForm::Full, &file(7)), 5).unwrap();
     let mut bytes = file(7);
     bytes[100] ^= 1;
-    fs::write(store.path_of(7), bytes).unwrap();
+    fs::write(store.home.path_of(7), bytes).unwrap();
     assert_eq!(version(&mut store), Some(5));
-    assert!(store.open(&[]).unwrap().is_none(), "nobody is trusted");
+    assert!(store.open(&[], ORGANIZATION).unwrap().is_none(), "nobody is trusted");
+    // A terminal that was given to another carrier decided by the registry of the one before.
+    assert!(store.open(&signers(), ORGANIZATION + 1).unwrap().is_none());
 }

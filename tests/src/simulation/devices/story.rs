@@ -313,6 +313,11 @@ impl Story {
                     let sent = self.units[unit].now(self.now_ms);
                     self.send(unit, Request::Hello(sent, hello));
                 }
+                Action::Install => {
+                    let (now_ms, unit) = (self.now_ms, &mut self.units[unit]);
+                    let installation = unit.agent.take_installation().unwrap();
+                    unit.agent.handle_installed(installation(), unit.now(now_ms));
+                }
                 Action::Ping => {
                     let sent = self.units[unit].now(self.now_ms);
                     self.send(unit, Request::Ping(sent));

@@ -21,7 +21,7 @@ use crate::link::message::{
     TripResults, Welcome,
 };
 use crate::random::Random;
-use crate::store::{Installed, RegistryStore, StoreError};
+use crate::store::{Installation, Installed, RegistryStore, StoreError};
 use crate::trip::{Trip, TripEvent, TripReason, TripResult, TripStatus};
 use crate::verdict::Verdict;
 
@@ -53,7 +53,7 @@ pub(super) struct Shelf {
 impl RegistryStore for Shelf {
     type Registry = Everybody;
 
-    fn open(&mut self, _: &[Signer]) -> io::Result<Option<Everybody>> {
+    fn open(&mut self, _: &[Signer], _: u32) -> io::Result<Option<Everybody>> {
         Ok(Some(self.installed).filter(|version| *version > 0).map(Everybody))
     }
 
@@ -67,11 +67,15 @@ impl RegistryStore for Shelf {
         Ok(())
     }
 
-    fn install(&mut self, _: &[Signer], _: (u32, u64)) -> Result<Installed<Everybody>, StoreError> {
+    fn install(
+        &mut self,
+        _: &[Signer],
+        _: (u32, u64),
+    ) -> Result<Installation<Everybody>, StoreError> {
         let version = self.incoming.first().copied().ok_or(StoreError::Length)?;
         self.installed = u64::from(version);
-        let sha256 = ByteArray::new([0; 32]);
-        Ok(Installed { registry: Everybody(self.installed), sha256 })
+        let registry = Everybody(self.installed);
+        Ok(Box::new(|| Ok(Installed { registry, sha256: ByteArray::new([0; 32]) })))
     }
 
     fn abandon(&mut self) {
@@ -171,6 +175,10 @@ pub(super) struct World {
     pub(super) coming: Vec<(u64, Event)>,
     pub(super) reachable: bool,
     pub(super) installed: u64,
+    /// The version that the server has.
+    pub(super) offered: u8,
+    /// Whether [`Action::Install`] is left to the test.
+    pub(super) installs_slowly: bool,
     pub(super) granted: BTreeSet<u64>,
     pub(super) decided: usize,
     pub(super) errors: Vec<TapError>,
@@ -189,6 +197,8 @@ impl World {
             coming: Vec::new(),
             reachable: true,
             installed: 0,
+            offered: 7,
+            installs_slowly: false,
             granted: BTreeSet::new(),
             decided: 0,
             errors: Vec::new(),
@@ -316,9 +326,9 @@ impl World {
                     self.come(5_000, Event::Offered(Err(AskError::TimedOut)));
                 }
                 Action::Pull { .. } => {
-                    let form = RegistryForm::Full;
-                    self.happen(Event::Offered(Ok(RegistryOffer { form, version: 7, bytes: 1 })));
-                    self.happen(Event::Part(Ok(Some(vec![7]))));
+                    let (form, version) = (RegistryForm::Full, u64::from(self.offered));
+                    self.happen(Event::Offered(Ok(RegistryOffer { form, version, bytes: 1 })));
+                    self.happen(Event::Part(Ok(Some(vec![self.offered]))));
                     self.happen(Event::Part(Ok(None)));
                 }
                 Action::Cancel(cancel) => {
@@ -326,8 +336,18 @@ impl World {
                     self.server.cancelled.insert(cancel.tx);
                 }
                 Action::Acknowledge(_) => {}
+                Action::Install if self.installs_slowly => {}
+                Action::Install => self.install(),
             }
         }
+    }
+
+    /// Does what [`Action::Install`] asked for.
+    pub(super) fn install(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        let installation = agent.take_installation().unwrap();
+        agent.handle_installed(installation(), self.now);
+        self.act();
     }
 
     /// The answer comes after a while, or patience ends.

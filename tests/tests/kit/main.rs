@@ -33,6 +33,8 @@ use validator::registry::rights::Entitlement;
 use validator::signing::SigningKey;
 use validator::ticket::{Ticket, TicketError, TicketUse};
 
+mod sizes;
+
 /// Row S2's world: a carrier with a bus (100 %) and a suburban train (50 %), and who rides them.
 const TOWN: &str = r#"{"kind":"region","code":"66","name":"Свердловская область","utc_offset":"+05:00"}
 {"kind":"area","id":1,"name":"Екатеринбург","region":"66"}
@@ -268,6 +270,12 @@ fn s2_a_device_is_brought_up_to_date() {
     assert_eq!((world.status(now).devices, world.status(now).devices_behind), (1, 1));
     assert!(world.acknowledge(TerminalId(11), (CARRIER, 7), &sha256, now));
     assert_eq!((world.status(now).devices, world.status(now).devices_behind), (1, 0));
+    // One that is heard of no more is not counted for ever.
+    world.note(TerminalId(12), CARRIER, 7, now.plus_seconds(-30 * 86_400));
+    world.note(TerminalId(13), CARRIER, 7, now.plus_seconds(-30 * 86_400 - 1));
+    assert_eq!(world.status(now).devices, 2);
+    world.forget(TerminalId(12));
+    assert_eq!((world.status(now).devices, world.device(TerminalId(12))), (1, None));
     // Version 3 is gone, 4 is kept to judge trips by; whoever is blocked since 6 was not in 5.
     let uid = keys().identifiers.mifare_uid("04BCD4C2E05C80").unwrap();
     let today = Day::parse("2025-06-02").unwrap();
