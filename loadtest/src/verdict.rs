@@ -382,10 +382,15 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
 fn never(run: &Run, fault: Fault) -> (String, Outcome) {
     let is_audited = matches!(fault, Fault::Doubled | Fault::Lost | Fault::Phantom);
     let unread = run.audit.map_or(0, |audit| audit.unchecked_holders);
+    let may_hide = matches!(fault, Fault::Doubled | Fault::Phantom);
+    let unexplained = run.audit.map_or(0, |audit| audit.unexplained);
     match findings(run, fault) {
         None => ("not looked for".into(), Outcome::NotEnoughData),
         Some(0) if unread > 0 && is_audited => {
             (format!("0, but {unread} holders were not read"), Outcome::NotEnoughData)
+        }
+        Some(0) if unexplained > 0 && may_hide => {
+            (format!("0, but {unexplained} may be others'"), Outcome::NotEnoughData)
         }
         Some(0) => ("0".into(), Outcome::Pass),
         Some(count) => (count.to_string(), Outcome::Fail),

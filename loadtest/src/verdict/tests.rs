@@ -202,6 +202,23 @@ fn a_history_that_was_not_read_proves_nothing() {
     assert_eq!(judge(&run).exit_code(), 1);
 }
 
+/// Once phantoms and doubles passed wherever others could record, too.
+#[test]
+fn a_confirm_that_nobody_explains_is_not_taken_for_others() {
+    let mut run = fixture::run(100_000, 0);
+    run.audit = Some(Audit { acknowledged: 5, unexplained: 1, ..Audit::default() });
+    assert_eq!(judge(&run).exit_code(), 3);
+    for (name, expected) in [
+        ("doubled confirms", Outcome::NotEnoughData),
+        ("lost confirms", Outcome::Pass),
+        ("phantom confirms", Outcome::NotEnoughData),
+    ] {
+        assert_eq!(outcome_of(&run, name), expected, "{name}");
+    }
+    run.audit = Some(Audit { phantom: 1, unexplained: 1, ..Audit::default() });
+    assert_eq!(judge(&run).exit_code(), 1);
+}
+
 #[test]
 fn a_late_generator_blames_nobody_for_time() {
     let mut run = fixture::run(9_000, 1_000);
