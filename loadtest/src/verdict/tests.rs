@@ -1,6 +1,7 @@
 use super::*;
 use crate::audit::Audit;
 use crate::downtime::{Availability, Lookout, Planned, Probed};
+use crate::faults::Injected;
 use crate::fixture;
 use crate::run::Tallied;
 use crate::tally::Carrier;
