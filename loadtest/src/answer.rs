@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use validator::verdict::Verdict;
 
+use crate::calendar::Wall;
+
 /// An answer, read and understood.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer<'a> {
@@ -72,6 +74,8 @@ pub struct HistoryItem {
     pub service: u32,
     /// Where.
     pub organization: u32,
+    /// When it was confirmed, by the server's clock.
+    pub confirmed: Wall,
     /// What was paid.
     pub discounted_kopecks: Option<u64>,
 }

@@ -3,6 +3,12 @@
 //! Every holder who came is asked for, page by page, many at a time over a [`Transport`]. Facts are
 //! read from disk in passes, each for a part of the holders, so that memory stays bounded. What the
 //! server cannot answer is asked again; whose history stays unread is counted, never left out.
+//!
+//! # Why
+//! A confirm that was doubled under another id, or made up, is listed and was never acknowledged. Where
+//! nobody else records anything that is a phantom. Where others may, it is told by its date: what is
+//! older than the run is theirs, and what is not is unexplained, which proves nothing either way.
+//! Nothing unexplained proves as much as a fresh server does.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::acknowledged::{Acknowledged, Fact, Fate};
 use crate::answer::{Answer, HistoryItem, Page};
+use crate::calendar::Wall;
 use crate::registry::Registry;
 use crate::request::{Call, Request};
 use crate::time::{Clock, Nanos};
@@ -30,7 +37,7 @@ const RETRY_AFTER: Nanos = Nanos::from_millis(500);
 const TIMEOUT: Nanos = Nanos::from_seconds(10);
 const TURN: Nanos = Nanos::from_millis(20);
 
-/// What the comparison brought. The last four must be 0.
+/// What the comparison brought. What is altered, doubled, lost or a phantom must be 0.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Audit {
     /// Transactions that the server acknowledged.
@@ -49,6 +56,10 @@ pub struct Audit {
     pub lost: u64,
     /// Listed, though cancelled or never confirmed.
     pub phantom: u64,
+    /// Listed since the run began and never confirmed by it, where others may have: theirs, doubled or
+    /// made up.
+    #[serde(default)]
+    pub unexplained: u64,
 }
 
 impl Audit {
@@ -67,6 +78,7 @@ impl Audit {
         self.doubled += other.doubled;
         self.lost += other.lost;
         self.phantom += other.phantom;
+        self.unexplained += other.unexplained;
     }
 }
 
@@ -82,6 +94,8 @@ pub struct Subject<'a> {
     pub from: &'a str,
     /// The last date, a day after it to be safe.
     pub to: &'a str,
+    /// What is listed with an earlier instant was there before the run.
+    pub begun: Wall,
     /// Whether nobody else recorded anything for these holders between these dates.
     pub is_fresh: bool,
     /// When to give up.
@@ -105,7 +119,6 @@ pub fn compare(
         facts.for_each(|fact| mine.extend(is_mine(fact.holder).then_some(fact)))?;
         mine.sort_unstable_by_key(|fact| (fact.holder, fact.transaction, fact.fate));
         let holders = subject.holders.iter().copied().filter(|holder| is_mine(*holder));
-        let holders = holders.filter(|holder| subject.is_fresh || !of(&mine, *holder).is_empty());
         let mut reader = Reader {
             subject,
             facts: &mine,
@@ -276,7 +289,9 @@ impl Reader<'_> {
         self.audit.doubled += u64::try_from(before - listed.len()).unwrap_or(u64::MAX);
 
         let facts = of(self.facts, history.holder);
-        let mut unknown = listed.len();
+        let is_recent =
+            |item: &HistoryItem| self.subject.is_fresh || item.confirmed >= self.subject.begun;
+        let mut unknown = listed.iter().filter(|item| is_recent(item)).count();
         let mut nameless = 0;
         for same in facts.chunk_by(|one, other| one.transaction == other.transaction) {
             // Sorted by fate, so the last one is the strongest.
@@ -288,15 +303,19 @@ impl Reader<'_> {
             }
             let found = listed.binary_search_by_key(&fact.transaction, |item| item.transaction);
             let item = found.ok().and_then(|at| listed.get(at));
-            unknown -= usize::from(item.is_some());
+            match item {
+                Some(item) if is_recent(item) => unknown -= 1,
+                // The server's clock is far behind, and tells nothing apart.
+                Some(_) => self.audit.unexplained += 1,
+                None => {}
+            }
             let musts = same.iter().filter(|fact| fact.fate == Fate::Must).count();
             self.audit.doubled += u64::try_from(musts.saturating_sub(1)).unwrap_or(u64::MAX);
             self.compare_one(fact, item.copied());
         }
-        if self.subject.is_fresh {
-            let phantoms = unknown.saturating_sub(nameless);
-            self.audit.phantom += u64::try_from(phantoms).unwrap_or(u64::MAX);
-        }
+        let unknown = u64::try_from(unknown.saturating_sub(nameless)).unwrap_or(u64::MAX);
+        let Audit { phantom, unexplained, .. } = &mut *self.audit;
+        *if self.subject.is_fresh { phantom } else { unexplained } += unknown;
     }
 
     fn compare_one(&mut self, fact: &Fact, item: Option<&HistoryItem>) {

@@ -81,8 +81,11 @@ fn fact(holder: u32, transaction: u64, fate: Fate) -> Fact {
     Fact { transaction, holder, organization: 0, service: 0, discounted_kopecks, fate }
 }
 
+const BEGUN: Wall = Wall(1_000_000);
+
 fn item(transaction: u64) -> HistoryItem {
-    HistoryItem { transaction, service: 1, organization: 1, discounted_kopecks: Some(100) }
+    let (confirmed, discounted_kopecks) = (BEGUN, Some(100));
+    HistoryItem { transaction, service: 1, organization: 1, confirmed, discounted_kopecks }
 }
 
 fn run(facts: &[Fact], past: &mut Past, is_fresh: bool, deadline: Nanos) -> Audit {
@@ -95,6 +98,7 @@ fn run(facts: &[Fact], past: &mut Past, is_fresh: bool, deadline: Nanos) -> Audi
         organization: 4,
         from: "2025-06-01",
         to: "2025-06-03",
+        begun: BEGUN,
         is_fresh,
         deadline,
     };
@@ -118,6 +122,7 @@ const CLEAN: Audit = Audit {
     doubled: 0,
     lost: 0,
     phantom: 0,
+    unexplained: 0,
 };
 
 fn check(facts: &[Fact], items: &[(usize, HistoryItem)], expected: Audit) {
@@ -166,11 +171,29 @@ fn a_lying_history_is_caught() {
 }
 
 #[test]
-fn what_others_recorded_does_not_count() {
+fn what_others_recorded_before_the_run_does_not_count() {
+    let old = |transaction| HistoryItem { confirmed: Wall(BEGUN.0 - 1), ..item(transaction) };
     let facts = [fact(0, 1, Fate::Must), fact(1, 2, Fate::Never)];
-    let mut past = past(&[(0, item(1)), (0, item(50)), (1, item(2)), (2, item(51))]);
-    let audit = run(&facts, &mut past, false, Nanos::NEVER);
-    assert_eq!(audit, Audit { acknowledged: 1, phantom: 1, checked_holders: 2, ..CLEAN });
+    let check = |items: &[(usize, HistoryItem)], expected| {
+        assert_eq!(run(&facts, &mut past(items), false, Nanos::NEVER), expected, "{items:?}");
+    };
+    let one = Audit { acknowledged: 1, ..CLEAN };
+    check(&[(0, item(1)), (0, old(50)), (2, old(51))], one);
+    check(&[(0, item(1)), (1, item(2)), (2, old(51))], Audit { phantom: 1, ..one });
+    // Others', or doubled, or made up, for whoever came.
+    check(&[(0, item(1)), (0, item(50))], Audit { unexplained: 1, ..one });
+    check(&[(0, item(1)), (2, item(51))], Audit { unexplained: 1, ..one });
+    check(&[(0, item(1)), (0, item(1))], Audit { doubled: 1, ..one });
+    // The server's clock is behind, so dates tell nothing.
+    check(&[(0, old(1))], Audit { unexplained: 1, ..one });
+}
+
+#[test]
+fn what_may_have_been_recorded_explains_an_item() {
+    let facts = [fact(0, 0, Fate::May), fact(0, 3, Fate::May)];
+    let items = [(0, item(3)), (0, item(9))];
+    let audit = run(&facts, &mut past(&items), false, Nanos::NEVER);
+    assert_eq!(audit, Audit { uncertain: 2, ..CLEAN });
 }
 
 #[test]

@@ -41,7 +41,7 @@ mod settle;
 pub mod task;
 
 /// How far the server's clock and ours may be apart, seconds.
-const SKEW_SECONDS: i64 = 2;
+pub const SKEW_SECONDS: i64 = 2;
 
 /// How long before an open check expires its place counts as uncertain.
 const EXPIRY_SLACK: Nanos = Nanos::from_seconds(60);

@@ -233,6 +233,7 @@ impl<'r> Server<'r> {
             transaction: *id,
             service: found.service,
             organization: self.registry.directory.organization(found.organization).unwrap().id,
+            confirmed: self.now,
             discounted_kopecks: found.amounts.1,
         });
         Answer::History(cut(items.collect(), page, page_size))

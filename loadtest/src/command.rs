@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::{fs, io};
+use std::time::Duration;
+use std::{fs, io, thread};
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -20,6 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::arrivals::{Arrivals, Shape};
+use crate::citizens::SKEW_SECONDS;
 use crate::execution::{Execution, Watch};
 use crate::live::{Figures, Screen};
 use crate::openslo;
@@ -36,6 +38,9 @@ use crate::{compare, merge, summary};
 
 /// The highest rate that `peak` tries unless it is told another.
 const RATE_MOST: &str = "100000";
+
+/// Between two steps of a search, so that by any clock the confirms of one are older than the next.
+const STEP_PAUSE: Duration = Duration::from_secs(2 * SKEW_SECONDS.unsigned_abs() + 1);
 
 /// What the process ends with when it is told to for the second time: 128 and the number of SIGINT.
 const ABORTED: i32 = 130;
@@ -263,7 +268,7 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
             "`--from`, `--to` and `--precision` must rise from above 0".to_owned(),
         ));
     }
-    // What one step used up is gone in the next.
+    // What one step used up is gone in the next, and what it recorded is not the next one's.
     scenario.target.fresh = false;
     scenario.load.kind = Load::Open;
     let length = Length {
@@ -277,7 +282,9 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
         let arrivals = Arrivals::try_from(Shape::Poisson { rate })?;
         let execution = Execution::prepare(&step, &registry)?;
         print(&format!("{rate:.0} requests a second for {:.0} s\n", step.duration_seconds));
-        Ok(execution.run(Some(&arrivals), &mut ())?)
+        let run = execution.run(Some(&arrivals), &mut ())?;
+        thread::sleep(STEP_PAUSE);
+        Ok(run)
     })?;
     print(&peak::table(&peak));
     Ok(peak.exit_code())

@@ -16,7 +16,7 @@ use crate::arrivals::{Arrivals, ArrivalsError, Plan};
 use crate::audit::{self, Audit, Subject};
 use crate::calendar::{Offset, Wall};
 use crate::citizens::desks::Desks;
-use crate::citizens::{Citizens, CitizensError, Habits};
+use crate::citizens::{Citizens, CitizensError, Habits, SKEW_SECONDS};
 use crate::client::ClientError;
 use crate::clock::Monotonic;
 use crate::endpoint::Endpoint;
@@ -445,6 +445,7 @@ impl<'a> Execution<'a> {
                 organization,
                 from: &from,
                 to: &to,
+                begun: begun.plus_seconds(-SKEW_SECONDS),
                 is_fresh: self.scenario.target.fresh,
                 deadline: clock.now() + AUDIT,
             };

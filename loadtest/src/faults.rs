@@ -2,7 +2,8 @@
 //!
 //! A command has its time, its output a limit, and what came of it is part of the run. Commands run
 //! one after the other, in the order of their times; one that hangs is killed after
-//! [`COMMAND_TIMEOUT`], with those that were due meanwhile following at once.
+//! [`COMMAND_TIMEOUT`], with those that were due meanwhile following at once. One that the run did not
+//! live to see has failed, and says so.
 
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
@@ -60,7 +61,7 @@ impl Injector {
         Ok(Injector { stop, thread })
     }
 
-    /// Stops it: waits for the command under way, leaves out what was not due yet.
+    /// Stops it: waits for the command under way; what was not run has failed.
     pub fn stop(self) -> Vec<Injected> {
         drop(self.stop);
         self.thread.join().unwrap_or_default()
@@ -68,15 +69,20 @@ impl Injector {
 }
 
 fn inject(begun: Instant, planned: &[Planned], stopped: &Receiver<()>) -> Vec<Injected> {
-    let mut injected = Vec::new();
-    for planned in planned {
+    let inject = |planned: &Planned| {
         let wait = (begun + planned.at).saturating_duration_since(Instant::now());
         match stopped.recv_timeout(wait) {
-            Err(RecvTimeoutError::Timeout) => injected.push(run(begun, planned, COMMAND_TIMEOUT)),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => run(begun, planned, COMMAND_TIMEOUT),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Injected {
+                name: planned.name.clone(),
+                at_seconds: planned.at.as_secs_f64(),
+                took_seconds: 0.0,
+                exit_code: None,
+                output: "the run was over before".to_owned(),
+            },
         }
-    }
-    injected
+    };
+    planned.iter().map(inject).collect()
 }
 
 fn run(begun: Instant, planned: &Planned, timeout: Duration) -> Injected {
@@ -189,6 +195,9 @@ mod tests {
         assert_eq!(injected.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert!(injected.iter().all(|one| one.at_seconds >= 10.0 && one.exit_code == Some(0)));
         drop(stop);
-        assert_eq!(inject(Instant::now(), &[planned("late", 1000)], &stopped), []);
+        let [late] = &inject(Instant::now(), &[planned("late", 1000)], &stopped)[..] else {
+            panic!("one was planned")
+        };
+        assert_eq!((late.exit_code, late.output.as_str()), (None, "the run was over before"));
     }
 }

@@ -226,9 +226,7 @@ impl Http {
         self.forget_input(at);
         let load = self.connection(at).reset();
         match load {
-            Some(load) if load.may_repeat && is_untouched => {
-                self.resend(at, load, &output);
-            }
+            Some(load) if load.may_repeat && is_untouched => self.resend(at, load, &output),
             Some(load) => {
                 self.counts.broken += 1;
                 self.lost.push((load.tag, now));

@@ -17,6 +17,9 @@ pub mod length;
 
 /// How often a step that was too short is made again.
 const REPEATS_MAX: u32 = 2;
+/// How many times longer a step had to be for it to be made again: what is wanted is more than what is
+/// needed, and no two runs are the same.
+const SHORT: f64 = 1.25;
 /// How often a peak is confirmed.
 const CONFIRMATIONS_MAX: u32 = 3;
 const NS_PER_MS: f64 = 1e6;
@@ -180,7 +183,8 @@ fn step<E>(
         let made = run(Trial { rate, seconds })?;
         length.mixture = Mixture::seen(&made);
         let step = Step::of(rate, &made);
-        let is_short = step.outcome == Outcome::NotEnoughData && length.seconds(rate) > seconds;
+        let is_short =
+            step.outcome == Outcome::NotEnoughData && length.seconds(rate) > seconds * SHORT;
         if !is_short || repeats == REPEATS_MAX {
             return Ok(step);
         }

@@ -105,7 +105,7 @@ pub struct Target {
     /// A file with its id, read again after every fault.
     pub pid_file: Option<PathBuf>,
     /// Whether no use was recorded before the run and nobody else records any: then limits and the
-    /// history are known exactly.
+    /// history are known exactly. Otherwise what is recorded meanwhile may be others'.
     #[serde(default)]
     pub fresh: bool,
     /// The instant at which the server's clock stands still, RFC 3339.

@@ -15,8 +15,10 @@ use crate::endpoint::Endpoint;
 
 /// Between two looks at the process.
 pub const INTERVAL: Duration = Duration::from_secs(1);
-/// Looks between two readings of the metrics.
+/// Looks between two readings of the metrics, until there are too many.
 const METRICS_EVERY: u64 = 10;
+/// Readings of the metrics that are kept before every other one is forgotten.
+const METRICS_MAX: usize = 64;
 /// Rows that are kept of each sort: a week of seconds.
 const ROWS_MAX: usize = 604_800;
 const METRICS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -92,9 +94,14 @@ fn sample(begun: Instant, target: &Target, stopped: &Receiver<()>) -> Sampled {
     let mut pid = target.pid.or_else(|| named(target));
     let mut last: Option<(Instant, Duration)> = None;
     let mut due = Instant::now();
+    let mut metrics_every = METRICS_EVERY;
     for look in 0_u64.. {
-        if look % METRICS_EVERY == 0 {
+        if look % metrics_every == 0 {
             sampled.metrics.extend(metrics(begun, target));
+        }
+        if sampled.metrics.len() >= METRICS_MAX {
+            thin(&mut sampled.metrics);
+            metrics_every *= 2;
         }
         let now = Instant::now();
         let figures = pid.and_then(figures);
@@ -121,6 +128,15 @@ fn sample(begun: Instant, target: &Target, stopped: &Receiver<()>) -> Sampled {
     }
     sampled.metrics.extend(metrics(begun, target));
     sampled
+}
+
+/// Forgets every other row, and never the first.
+fn thin<T>(rows: &mut Vec<T>) {
+    let mut at = 0_u32;
+    rows.retain(|_| {
+        at += 1;
+        at % 2 == 1
+    });
 }
 
 fn named(target: &Target) -> Option<u32> {
@@ -182,6 +198,14 @@ mod tests {
         assert_eq!(resident("Name:\tx\nVmRSS:\t  2048 kB\n"), Some(2 << 20));
         let (_, bytes) = figures(std::process::id()).unwrap();
         assert!(bytes > 0);
+    }
+
+    /// Once every reading of a long run was kept, names and all.
+    #[test]
+    fn a_long_run_keeps_some_readings_of_the_metrics() {
+        let mut rows: Vec<u32> = (0..7).collect();
+        thin(&mut rows);
+        assert_eq!(rows, [0, 2, 4, 6]);
     }
 
     #[test]

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use crate::binomial;
 use crate::burn;
 use crate::downtime::{MONTH_MINUTES, percent_of_month};
-use crate::faults::Injected;
 use crate::histogram::percentile_of_all;
 use crate::objective::{self, CONTRACT_MS, Fault, Limit, Objective};
 use crate::run::{Load, Run};
@@ -127,7 +126,7 @@ pub fn judge(run: &Run) -> Verdict {
         })
         .collect();
     Verdict {
-        outcome: outcome(&judged, tainted || is_doubted(run)),
+        outcome: outcome(&judged, tainted || !doubts(run).is_empty()),
         judged,
         tainted_seconds,
         tainted_percent,
@@ -170,14 +169,11 @@ pub fn table(verdict: &Verdict) -> String {
     table
 }
 
-/// Faults that did not do what they were to do: the run was not what its scenario says.
-fn failed_faults(run: &Run) -> impl Iterator<Item = &Injected> {
-    run.faults.iter().filter(|fault| fault.exit_code != Some(0))
-}
-
-/// Whether the run was not what its scenario says, or not all of it is known.
-fn is_doubted(run: &Run) -> bool {
-    failed_faults(run).next().is_some() || !run.failures.is_empty()
+/// Why the run was not what its scenario says, or not all of it is known.
+pub fn doubts(run: &Run) -> Vec<String> {
+    let failed = run.faults.iter().filter(|fault| fault.exit_code != Some(0));
+    let failed = failed.map(|fault| format!("the fault `{}` failed", fault.name));
+    failed.chain(run.failures.iter().cloned()).collect()
 }
 
 fn outcome(judged: &[Judged], doubted: bool) -> Outcome {
@@ -203,8 +199,7 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
         let seconds = trimmed(run.duration_seconds, 1);
         notes.push(format!("the run was ended after {seconds} s, before its plan"));
     }
-    notes.extend(failed_faults(run).map(|fault| format!("the fault `{}` failed", fault.name)));
-    notes.extend(run.failures.iter().cloned());
+    notes.extend(doubts(run));
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
     }
@@ -382,10 +377,15 @@ fn downtime(run: &Run, minutes_max: f64) -> (String, String, Outcome) {
 fn never(run: &Run, fault: Fault) -> (String, Outcome) {
     let is_audited = matches!(fault, Fault::Doubled | Fault::Lost | Fault::Phantom);
     let unread = run.audit.map_or(0, |audit| audit.unchecked_holders);
+    let may_hide = matches!(fault, Fault::Doubled | Fault::Phantom);
+    let unexplained = run.audit.map_or(0, |audit| audit.unexplained);
     match findings(run, fault) {
         None => ("not looked for".into(), Outcome::NotEnoughData),
         Some(0) if unread > 0 && is_audited => {
             (format!("0, but {unread} holders were not read"), Outcome::NotEnoughData)
+        }
+        Some(0) if unexplained > 0 && may_hide => {
+            (format!("0, but {unexplained} may be others'"), Outcome::NotEnoughData)
         }
         Some(0) => ("0".into(), Outcome::Pass),
         Some(count) => (count.to_string(), Outcome::Fail),

@@ -67,20 +67,54 @@ fn write_run(directory: &Path) {
     output::write(&run, &judge(&run), directory).unwrap();
 }
 
-/// Every `data-value` by its `data-name`.
+/// Every `data-value` by its `data-name`, after a look at the text beside it.
 fn shown(page: &str) -> BTreeMap<String, String> {
     let mut shown = BTreeMap::new();
     for part in page.split("data-name=\"").skip(1) {
         let (name, rest) = part.split_once("\" data-value=\"").unwrap();
         let (value, rest) = rest.split_once('"').unwrap();
         let (text, _) = rest.split_once('>').unwrap().1.split_once('<').unwrap();
-        assert!(!text.is_empty(), "`{name}` shows nothing");
-        if value.len() < 4 && text.chars().all(|letter| letter.is_ascii_digit()) {
-            assert_eq!(value, text, "`{name}`");
-        }
-        assert_eq!(shown.insert(name.to_owned(), value.to_owned()), None, "`{name}` twice");
+        assert!(says(text, value), "`{name}` shows {text} for {value}");
+        let name = name.replace("&quot;", "\"").replace("&amp;", "&");
+        assert_eq!(shown.insert(name.clone(), value.to_owned()), None, "`{name}` twice");
     }
     shown
+}
+
+/// Whether a text is what people read of a value: nanoseconds, seconds where it has a point, a count,
+/// or a count of another.
+fn says(text: &str, value: &str) -> bool {
+    let text = text.replace('\u{202f}', "");
+    if let Some((part, all)) = value.split_once('/') {
+        let [part, all]: [f64; 2] = [part, all].map(|count| count.parse().unwrap());
+        let (percent, counts) = text.split_once(" % ").unwrap();
+        let is_rounded = is_near(percent, part / all.max(1.0) * 100.0, 1.0);
+        return is_rounded && counts == format!("({part} of {all})");
+    }
+    let Ok(number) = value.parse::<f64>() else { return text == value };
+    let in_nanoseconds = if value.contains('.') { number * 1e9 } else { number };
+    for (unit, nanoseconds) in [(" µs", 1e3), (" ms", 1e6), (" s", 1e9)] {
+        if let Some(time) = text.strip_suffix(unit) {
+            return is_near(time, in_nanoseconds, nanoseconds);
+        }
+    }
+    if text.contains(':') {
+        let fields = text.split(':').map(|field| field.parse::<f64>().unwrap());
+        return fields.reduce(|sum, field| sum * 60.0 + field) == Some(number.floor());
+    }
+    match text.as_str() {
+        "too few" => value == "0",
+        text => text == value || is_near(text, number, 1.0),
+    }
+}
+
+/// Whether a text is a number, in a unit, to the last digit that it shows; one place is forgiven, as
+/// noughts at the end are not shown.
+fn is_near(text: &str, number: f64, unit: f64) -> bool {
+    let digits = text.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let seen: f64 = text.parse().unwrap();
+    let least = if digits == 0 { 0.5 } else { 0.5 / 10_f64.powi(digits.try_into().unwrap()) };
+    (seen - number / unit).abs() <= least * (1.0 + 1e-9)
 }
 
 /// The same from the document.
@@ -114,13 +148,64 @@ fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
     say("slow", &all.slow);
     say("missed", &(all.unanswered + all.refused));
     say("wrong", &all.wrong);
+    for kind in &run.kinds {
+        let name = kind.kind.name();
+        for at in [50.0, 90.0, 99.0, 99.9] {
+            let value = histogram::percentile(&kind.response, at).unwrap_or_default();
+            say(&format!("{name}.p{at}"), &value);
+        }
+        say(&format!("{name}.max"), &kind.response.max());
+    }
     let seen = run.availability.as_ref().unwrap();
     say("downtime", &format!("{:.3}", seen.downtime_minutes() * 60.0));
+    say("downtime.minutes", &format!("{:.6}", seen.downtime_minutes()));
+    say("planned.minutes", &format!("{:.6}", seen.planned_minutes()));
+    say("probes", &seen.probes);
+    say("probes.failed", &seen.failed);
+    say("probes.slow", &seen.slow);
+    for (at, outage) in seen.outages.iter().enumerate() {
+        let downtime = outage.to_seconds - outage.from_seconds - outage.planned_seconds;
+        for (name, seconds) in [
+            ("from", outage.from_seconds),
+            ("to", outage.to_seconds),
+            ("counts", downtime),
+            ("planned", outage.planned_seconds),
+        ] {
+            say(&format!("outage.{at}.{name}"), &format!("{seconds:.3}"));
+        }
+    }
+    for (at, fault) in run.faults.iter().enumerate() {
+        say(&format!("fault.{at}.at"), &format!("{:.3}", fault.at_seconds));
+        say(&format!("fault.{at}.took"), &format!("{:.3}", fault.took_seconds));
+        say(&format!("fault.{at}.code"), &fault.exit_code.unwrap());
+    }
+    let connections = run.connections;
+    say("connections.opened", &connections.opened);
+    say("connections.reopened", &connections.reopened);
+    say("connections.broken", &connections.broken);
+    say("connections.refused", &connections.refused);
+    let metrics = &run.target.as_ref().unwrap().metrics;
+    let [first, .., last] = &metrics[..] else { panic!("too few metrics") };
+    for (name, after) in &last.series {
+        let before = first.series.iter().find(|(known, _)| known == name);
+        let change = after - before.map_or(0.0, |(_, before)| *before);
+        if change != 0.0 {
+            say(&format!("after {name}"), &format!("{after:.6}"));
+            say(&format!("change {name}"), &format!("{change:.6}"));
+        }
+    }
     let audit = run.audit.as_ref().unwrap();
     say("lost", &(audit.lost + audit.altered));
-    say("tainted", &verdict["tainted_seconds"]);
+    let tainted = run.seconds.iter().filter(|second| second.lateness_p99 > 1_000_000).count();
+    let loaded = run.seconds.iter().filter(|second| second.due > 0).count();
+    say("tainted", &format!("{tainted}/{loaded}"));
     for view in verdict["views"].as_array().unwrap() {
-        say(&format!("view.{}", view["minutes"]), &format!("{}/{}", view["failures"], view["all"]));
+        let mut say = |name: &str, value: &dyn Display| {
+            say(&format!("view.{}.{name}", view["minutes"]), value);
+        };
+        say("from", &format!("{}.000", view["from_second"]));
+        say("seconds", &format!("{}.000", view["seconds"]));
+        say("share", &format!("{}/{}", view["failures"], view["all"]));
     }
     expected
 }
@@ -134,7 +219,10 @@ fn the_page_opens_without_an_error_and_shows_the_documents_numbers() {
     let run = output::read(&directory.path().join("run.json")).unwrap();
     let verdict = std::fs::read(directory.path().join("verdict.json")).unwrap();
     let verdict: Value = serde_json::from_slice(&verdict).unwrap();
+    assert_eq!(serde_json::to_value(judge(&run)).unwrap(), verdict);
     assert_eq!(shown(&page), expected(&run, &verdict));
+    let figures = |begin: &str| page.matches(begin).count();
+    assert_eq!(figures("<td class=\"n\""), figures("<td class=\"n\" data-name="));
     let judged = verdict["judged"].as_array().unwrap();
     assert_eq!(page.matches("data-id=\"").count(), judged.len());
     for judged in judged {
@@ -144,11 +232,47 @@ fn the_page_opens_without_an_error_and_shows_the_documents_numbers() {
         // Between tags nothing else is escaped, and not-breaking spaces are.
         let row = row.replace("&nbsp;", "\u{a0}").replace("&amp;", "&");
         for word in ["name", "limit", "measured"] {
-            assert!(row.contains(text(word)), "{row} lacks {}", text(word));
+            let cell = format!("<td>{}", text(word));
+            let rest: Vec<&str> = row.split(&cell).skip(1).collect();
+            let is_whole = |rest: &&str| rest.starts_with("</td>") || rest.starts_with(" <small>");
+            assert!(rest.iter().any(is_whole), "{row} lacks {}", text(word));
         }
         assert!(row.contains(&text("outcome").replace('_', " ")), "{row}");
     }
     assert_eq!(page.matches("<svg").count(), 6, "charts");
+}
+
+/// Otherwise any text would do.
+#[test]
+fn texts_say_their_values() {
+    for (text, value) in [
+        ("1\u{202f}234", "1234"),
+        ("300", "299.750"),
+        ("1.59 ms", "1594367"),
+        ("160.3 µs", "160255"),
+        ("3.5 s", "3500000000"),
+        ("3.5 s", "3.470"),
+        ("2.12 % (1275 of 60186)", "1275/60186"),
+        ("0 % (0 of 0)", "0/0"),
+        ("1:02:03", "3723.900"),
+        ("too few", "0"),
+        ("0.003500", "0.003500"),
+        ("none", "none"),
+    ] {
+        assert!(says(text, value), "{text} for {value}");
+    }
+    for (text, value) in [
+        ("1\u{202f}235", "1234"),
+        ("1.6 ms", "1494367"),
+        ("160.3 ms", "160255"),
+        ("2.12 % (1275 of 60186)", "1276/60186"),
+        ("2.2 % (1275 of 60186)", "1275/60186"),
+        ("1:02:04", "3723.900"),
+        ("too few", "1"),
+        ("0", "none"),
+    ] {
+        assert!(!says(text, value), "{text} for {value}");
+    }
 }
 
 /// Otherwise silence would prove nothing.

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::request::Form;
 use crate::answer::{Answer, CheckAnswer, HistoryItem, Page};
+use crate::calendar::Wall;
 
 /// Understands an answer.
 pub fn read(form: Form, status: u16, body: &[u8]) -> Answer<'_> {
@@ -138,6 +139,8 @@ struct WireNumbered {
 #[serde(rename_all = "camelCase")]
 struct WireTransaction<'a> {
     id: u64,
+    #[serde(borrow)]
+    confirmation_date: Cow<'a, str>,
     service: WireNumbered,
     organization: WireNumbered,
     #[serde(borrow)]
@@ -160,6 +163,7 @@ fn history<'a>(page: WirePage<WireTransaction<'_>>) -> Option<Answer<'a>> {
             transaction: item.id,
             service: item.service.id,
             organization: item.organization.id,
+            confirmed: Wall::parse(&item.confirmation_date)?,
             discounted_kopecks,
         })
     };
@@ -262,8 +266,15 @@ mod tests {
             )
         };
         let priced = |discounted_kopecks| {
-            let item =
-                HistoryItem { transaction: 4, service: 1, organization: 2, discounted_kopecks };
+            let confirmed = Wall(1_619_008_290_842_619);
+            let (service, organization) = (1, 2);
+            let item = HistoryItem {
+                transaction: 4,
+                service,
+                organization,
+                confirmed,
+                discounted_kopecks,
+            };
             Answer::History(Page { items: vec![item], total: 1, index: 0 })
         };
         check(Form::History, &transaction(""), priced(None));
@@ -271,6 +282,8 @@ mod tests {
         check(Form::History, &transaction(",\"discountedPrice\":100.0"), priced(Some(10_000)));
         check(Form::History, &transaction(",\"discountedPrice\":0.05"), priced(Some(5)));
         check(Form::History, &transaction(",\"discountedPrice\":7"), priced(Some(700)));
+        let undated = transaction("").replace("2021-04-21T", "2021-04-31T");
+        check(Form::History, &undated, Answer::Unreadable);
         for wrong in ["-1", "1.005", "1e2", "\"7\"", "99999999999999999999"] {
             let body = transaction(&format!(",\"discountedPrice\":{wrong}"));
             check(Form::History, &body, Answer::Unreadable);

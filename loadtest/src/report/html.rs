@@ -1,9 +1,13 @@
 //! A run as one page: the verdict first, then what it rests on.
 //!
 //! The page holds everything: no script, no font, no picture is fetched, and its policy forbids it.
-//! Figures carry the exact value in `data-value` (nanoseconds for times), so that a program can
-//! compare them with the JSON document.
+//! Every figure carries its name and its exact value in `data-value` (nanoseconds, or seconds where it
+//! has a point, for times), so that a program can compare them with the JSON document.
 
+use std::fmt::Display;
+
+use crate::downtime::Outage;
+use crate::faults::Injected;
 use crate::histogram::percentile;
 use crate::report::charts;
 use crate::report::markup::escaped;
@@ -141,16 +145,37 @@ fn tiles(run: &Run, verdict: &Verdict) -> String {
         let lost = audit.lost + audit.altered;
         tiles.push(tile("lost", "lost confirms", lost, &grouped(lost)));
     }
-    let late = format!("{:.1} %", verdict.tainted_percent);
-    tiles.push(tile("tainted", "seconds late", verdict.tainted_seconds, &late));
+    let loaded = run.seconds.iter().filter(|second| second.due > 0).count();
+    let late = verdict.tainted_seconds;
+    tiles.push(tile(
+        "tainted",
+        "seconds late",
+        format!("{late}/{loaded}"),
+        &share_text(late, loaded as u64),
+    ));
     format!("<div class=\"tiles\">{}</div>", tiles.concat())
 }
 
-fn tile(id: &str, name: &str, value: impl std::fmt::Display, text: &str) -> String {
+fn tile(id: &str, name: &str, value: impl Display, text: &str) -> String {
     format!(
         "<div class=\"tile\"><span>{name}</span>\
          <strong data-name=\"{id}\" data-value=\"{value}\">{text}</strong></div>"
     )
+}
+
+/// A cell of a table that holds a figure.
+fn cell(name: &str, value: impl Display, text: &str) -> String {
+    format!("<td class=\"n\" data-name=\"{name}\" data-value=\"{value}\">{text}</td>")
+}
+
+/// A figure in a sentence.
+fn figure(name: &str, value: impl Display, text: &str) -> String {
+    format!("<span data-name=\"{name}\" data-value=\"{value}\">{text}</span>")
+}
+
+/// Seconds that are shown on a clock.
+fn clock_cell(name: &str, seconds: f64) -> String {
+    cell(name, format!("{seconds:.3}"), &clock(seconds))
 }
 
 fn objectives(verdict: &Verdict) -> String {
@@ -204,21 +229,22 @@ fn tallies(run: &Run) -> String {
         ];
         let of = format!("{}.{}", tallied.kind.name(), tallied.carrier.name());
         for (name, count) in counts {
-            rows.push_str(&format!(
-                "<td class=\"n\" data-name=\"{of}.{name}\" data-value=\"{count}\">{}</td>",
-                grouped(count)
-            ));
+            rows.push_str(&cell(&format!("{of}.{name}"), count, &grouped(count)));
         }
         rows.push_str("</tr>");
     }
     let mut times = String::new();
     for kind in &run.kinds {
         times.push_str(&format!("<tr><td>{}</td>", kind.kind.name()));
+        let name = kind.kind.name();
         for at in [50.0, 90.0, 99.0, 99.9] {
-            let text = percentile(&kind.response, at).map_or("too few".into(), nanos);
-            times.push_str(&format!("<td class=\"n\">{text}</td>"));
+            let value = percentile(&kind.response, at);
+            let text = value.map_or("too few".into(), nanos);
+            times.push_str(&cell(&format!("{name}.p{at}"), value.unwrap_or_default(), &text));
         }
-        times.push_str(&format!("<td class=\"n\">{}</td></tr>", nanos(kind.response.max())));
+        let max = kind.response.max();
+        times.push_str(&cell(&format!("{name}.max"), max, &nanos(max)));
+        times.push_str("</tr>");
     }
     let table = format!(
         "<table><tr><th>request</th><th>identified by</th><th class=\"n\">due</th>\
@@ -235,13 +261,13 @@ fn tallies(run: &Run) -> String {
 fn views(verdict: &Verdict) -> String {
     let row = |view: &View| {
         let (minutes, failures, all) = (view.minutes, view.failures, view.all);
+        let name = |figure: &str| format!("view.{minutes}.{figure}");
         format!(
-            "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td>\
-             <td class=\"n\" data-name=\"view.{minutes}\" data-value=\"{failures}/{all}\">{}</td></tr>",
+            "<tr><td>{}</td>{}{}{}</tr>",
             view.name(),
-            clock(view.from_second as f64),
-            clock(view.seconds as f64),
-            share_text(failures, all),
+            clock_cell(&name("from"), view.from_second as f64),
+            clock_cell(&name("seconds"), view.seconds as f64),
+            cell(&name("share"), format!("{failures}/{all}"), &share_text(failures, all)),
         )
     };
     let rows: String = verdict.views.iter().map(row).collect();
@@ -249,7 +275,7 @@ fn views(verdict: &Verdict) -> String {
         "Slow or unanswered",
         "Requests of every kind over 3 s or not answered, in the worst window of each length. The contract counts by the month.",
         &format!(
-            "<table><tr><th>window</th><th>from</th><th class=\"n\">of that in the run</th>\
+            "<table><tr><th>window</th><th class=\"n\">from</th><th class=\"n\">of that in the run</th>\
              <th class=\"n\">share</th></tr>{rows}</table>"
         ),
     )
@@ -257,28 +283,33 @@ fn views(verdict: &Verdict) -> String {
 
 fn availability(run: &Run) -> String {
     let Some(seen) = &run.availability else { return String::new() };
+    let minutes = |name, minutes| figure(name, format!("{minutes:.6}"), &format!("{minutes:.2}"));
     let mut body = format!(
-        "<p>{} probes, {} failed, {} over 3 s; {:.2} minutes of unplanned and {:.2} of planned \
+        "<p>{} probes, {} failed, {} over 3 s; {} minutes of unplanned and {} of planned \
          downtime.</p>",
-        seen.probes,
-        seen.failed,
-        seen.slow,
-        seen.downtime_minutes(),
-        seen.planned_minutes(),
+        figure("probes", seen.probes, &grouped(seen.probes)),
+        figure("probes.failed", seen.failed, &grouped(seen.failed)),
+        figure("probes.slow", seen.slow, &grouped(seen.slow)),
+        minutes("downtime.minutes", seen.downtime_minutes()),
+        minutes("planned.minutes", seen.planned_minutes()),
     );
     if !seen.outages.is_empty() {
-        let row = |outage: &crate::downtime::Outage| {
+        let row = |(at, outage): (usize, &Outage)| {
+            let name = |figure: &str| format!("outage.{at}.{figure}");
+            let seconds = |figure: &str, seconds: f64| {
+                cell(&name(figure), format!("{seconds:.3}"), &format!("{seconds:.1} s"))
+            };
             format!(
-                "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.1} s</td><td class=\"n\">{:.1} s</td></tr>",
-                clock(outage.from_seconds),
-                clock(outage.to_seconds),
-                outage.downtime_seconds(),
-                outage.planned_seconds,
+                "<tr>{}{}{}{}</tr>",
+                clock_cell(&name("from"), outage.from_seconds),
+                clock_cell(&name("to"), outage.to_seconds),
+                seconds("counts", outage.downtime_seconds()),
+                seconds("planned", outage.planned_seconds),
             )
         };
-        let rows: String = seen.outages.iter().take(ROWS_MAX).map(row).collect();
+        let rows: String = seen.outages.iter().take(ROWS_MAX).enumerate().map(row).collect();
         body.push_str(&format!(
-            "<table><tr><th>down from</th><th>to</th><th class=\"n\">counts</th>\
+            "<table><tr><th class=\"n\">down from</th><th class=\"n\">to</th><th class=\"n\">counts</th>\
              <th class=\"n\">planned</th></tr>{rows}</table>"
         ));
     }
@@ -293,20 +324,22 @@ fn faults(run: &Run) -> String {
     if run.faults.is_empty() {
         return String::new();
     }
-    let row = |fault: &crate::faults::Injected| {
+    let row = |(at, fault): (usize, &Injected)| {
+        let name = |figure: &str| format!("fault.{at}.{figure}");
+        let took = fault.took_seconds;
         let code = fault.exit_code.map_or("none".into(), |code| code.to_string());
         format!(
-            "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.2} s</td><td class=\"n\">{code}</td>\
-             <td><pre>{}</pre></td></tr>",
-            clock(fault.at_seconds),
+            "<tr>{}<td>{}</td>{}{}<td><pre>{}</pre></td></tr>",
+            clock_cell(&name("at"), fault.at_seconds),
             escaped(&fault.name),
-            fault.took_seconds,
+            cell(&name("took"), format!("{took:.3}"), &format!("{took:.2} s")),
+            cell(&name("code"), &code, &code),
             escaped(&fault.output),
         )
     };
-    let rows: String = run.faults.iter().take(ROWS_MAX).map(row).collect();
+    let rows: String = run.faults.iter().take(ROWS_MAX).enumerate().map(row).collect();
     let table = format!(
-        "<table><tr><th>at</th><th>fault</th><th class=\"n\">took</th><th class=\"n\">exit code</th>\
+        "<table><tr><th class=\"n\">at</th><th>fault</th><th class=\"n\">took</th><th class=\"n\">exit code</th>\
          <th>output</th></tr>{rows}</table>"
     );
     section("Faults on purpose", "", &table)
@@ -326,10 +359,12 @@ fn target(run: &Run) -> String {
             .map(|(name, value)| (name, change(name, *value)))
             .filter(|(_, (_, change))| *change != 0.0)
             .map(|(name, (value, change))| {
+                let name = escaped(name);
+                let [value, change] = [value, change].map(|value| format!("{value:.6}"));
                 format!(
-                    "<tr><td><pre>{}</pre></td><td class=\"n\">{value:.6}</td>\
-                     <td class=\"n\">{change:+.6}</td></tr>",
-                    escaped(name)
+                    "<tr><td><pre>{name}</pre></td>{}{}</tr>",
+                    cell(&format!("after {name}"), &value, &value),
+                    cell(&format!("change {name}"), &change, &change),
                 )
             })
             .collect();
@@ -361,7 +396,10 @@ fn footer(run: &Run) -> String {
          broken under a request, {} refused. A percentile is shown when at least ten answers lie \
          beyond it. Response times hold the right answers; what was not answered is counted apart and \
          by the objectives.</p></footer>",
-        connections.opened, connections.reopened, connections.broken, connections.refused,
+        figure("connections.opened", connections.opened, &grouped(connections.opened)),
+        figure("connections.reopened", connections.reopened, &grouped(connections.reopened)),
+        figure("connections.broken", connections.broken, &grouped(connections.broken)),
+        figure("connections.refused", connections.refused, &grouped(connections.refused)),
     )
 }
 

@@ -4,12 +4,12 @@
 
 use crate::report::markup::escaped;
 use crate::run::Run;
-use crate::verdict::{Judged, Outcome, TAINTED_PERCENT_MAX, Verdict};
+use crate::verdict::{self, Judged, Outcome, TAINTED_PERCENT_MAX, Verdict};
 
 /// The document.
 pub fn print(run: &Run, verdict: &Verdict) -> String {
     let mut cases: Vec<Judged> = verdict.judged.clone();
-    cases.push(generator(verdict));
+    cases.extend([generator(verdict), scenario(run)]);
     let count = |test: fn(&Judged) -> bool| cases.iter().filter(|judged| test(judged)).count();
     let failures = count(|judged| judged.decides && judged.outcome == Outcome::Fail);
     let errors = count(|judged| judged.decides && judged.outcome == Outcome::NotEnoughData);
@@ -58,6 +58,18 @@ fn generator(verdict: &Verdict) -> Judged {
     }
 }
 
+fn scenario(run: &Run) -> Judged {
+    let doubts = verdict::doubts(run);
+    Judged {
+        id: "scenario".into(),
+        name: "the run was what its scenario says".into(),
+        limit: "no doubts".into(),
+        measured: if doubts.is_empty() { "none".into() } else { doubts.join("; ") },
+        outcome: if doubts.is_empty() { Outcome::Pass } else { Outcome::NotEnoughData },
+        decides: true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,7 +82,7 @@ mod tests {
         run.scenario = "<\"&>".into();
         let verdict = judge(&run);
         let text = print(&run, &verdict);
-        assert_eq!(text.matches("<testcase ").count(), verdict.judged.len() + 1);
+        assert_eq!(text.matches("<testcase ").count(), verdict.judged.len() + 2);
         // All checks, and those by ecs cards.
         assert_eq!(text.matches("<failure ").count(), 2);
         assert!(text.contains("failures=\"2\" errors=\"0\" skipped=\"5\""), "{text}");
@@ -83,5 +95,11 @@ mod tests {
         let run = fixture::run(10, 0);
         let text = print(&run, &judge(&run));
         assert!(text.contains("<error type=\"not enough data\""), "{text}");
+        // Otherwise the pipeline is green and the command is not.
+        let mut run = fixture::run(10_000, 0);
+        assert!(print(&run, &judge(&run)).contains("errors=\"0\""));
+        run.failures.push("documents are missing".into());
+        let text = print(&run, &judge(&run));
+        assert!(text.contains("errors=\"1\"") && text.contains("documents are missing"), "{text}");
     }
 }

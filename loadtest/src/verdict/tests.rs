@@ -1,6 +1,7 @@
 use super::*;
 use crate::audit::Audit;
 use crate::downtime::{Availability, Lookout, Planned, Probed};
+use crate::faults::Injected;
 use crate::fixture;
 use crate::run::Tallied;
 use crate::tally::Carrier;
@@ -199,6 +200,23 @@ fn a_history_that_was_not_read_proves_nothing() {
     assert_eq!(outcome_of(&run, "lost confirms"), Outcome::NotEnoughData);
     // What was found in the rest counts.
     run.audit = Some(Audit { lost: 1, unchecked_holders: 1, ..Audit::default() });
+    assert_eq!(judge(&run).exit_code(), 1);
+}
+
+/// Once phantoms and doubles passed wherever others could record, too.
+#[test]
+fn a_confirm_that_nobody_explains_is_not_taken_for_others() {
+    let mut run = fixture::run(100_000, 0);
+    run.audit = Some(Audit { acknowledged: 5, unexplained: 1, ..Audit::default() });
+    assert_eq!(judge(&run).exit_code(), 3);
+    for (name, expected) in [
+        ("doubled confirms", Outcome::NotEnoughData),
+        ("lost confirms", Outcome::Pass),
+        ("phantom confirms", Outcome::NotEnoughData),
+    ] {
+        assert_eq!(outcome_of(&run, name), expected, "{name}");
+    }
+    run.audit = Some(Audit { phantom: 1, unexplained: 1, ..Audit::default() });
     assert_eq!(judge(&run).exit_code(), 1);
 }
 
