@@ -1,5 +1,5 @@
 //! A real device and a real server, killed at random in the middle of taps, confirms and uploads,
-//! with a link that goes silent now and then.
+//! with a link that goes silent now and then, for a moment or until the device gives it up.
 //!
 //! Promised: every tap that the device has granted is one accepted trip on the server, once, and is
 //! paid for once; nothing is there that nobody tapped. Every tap here is at a stop of its own, with
@@ -12,19 +12,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::UdpSocket;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tests::agent::{Agent, Shelved};
 use tests::carrier::{BUS, Carrier, TRAIN, V1, code, ride};
+use tests::devices::PATIENCE;
 use tests::seed;
 use validator::files::Files;
 use validator::files::directory::Directory;
 use validator::queue::segment::{Contents, Segment};
 
 const ROUNDS: u32 = 50;
+/// Every so many rounds the link dies.
+const ROUNDS_OF_A_LINK: u32 = 12;
+/// Taps that are decided while a link dies.
+const TAPS_ALONE: usize = 5;
 const NOW: &str = "2025-06-02T10:00:00Z";
 
 /// How a round goes on.
@@ -50,6 +55,7 @@ struct Taps {
     asked: BTreeMap<u64, String>,
     granted: BTreeSet<String>,
     online: usize,
+    offline: usize,
 }
 
 impl Taps {
@@ -71,6 +77,7 @@ impl Taps {
         };
         assert_eq!(answer["granted"], true, "{stop}: {answer}");
         self.online += usize::from(answer["mode"] == "online");
+        self.offline += usize::from(answer["mode"] == "offline");
         assert!(self.granted.insert(stop));
     }
 }
@@ -127,11 +134,55 @@ impl Street {
     }
 
     fn silence(&self, millis: u64) {
-        let id = self.carrier.server.process_id().to_string();
-        let signal = |name: &str| Command::new("kill").args([name, &id]).status().unwrap();
-        assert!(signal("-STOP").success());
+        self.signal("-STOP");
         std::thread::sleep(Duration::from_millis(millis));
-        assert!(signal("-CONT").success());
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.carrier.server.process_id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    fn has_stopped(&self) -> bool {
+        let tasks = format!("/proc/{}/task", self.carrier.server.process_id());
+        let stats = std::fs::read_dir(tasks).unwrap().map(|task| {
+            std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default()
+        });
+        let states: Vec<String> = stats.collect();
+        states
+            .iter()
+            .all(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
+    }
+
+    /// A device that has a link, and uses it, loses it to a server that is silent for longer than any
+    /// connection is kept, and decides alone meanwhile.
+    fn link_dies(&mut self, taps: &mut Taps, random: &mut SmallRng) {
+        self.kill_agent(taps);
+        self.start().wait_status(|status| status["linked"] == true);
+        let (online, until) = (taps.online, Instant::now() + PATIENCE * 2);
+        while taps.online == online {
+            assert!(Instant::now() < until, "the server never answered in time");
+            self.tap_and_wait(taps, random);
+        }
+        self.signal("-STOP");
+        // Its threads stop one after another.
+        while !self.has_stopped() {
+            assert!(Instant::now() < until, "the server goes on");
+        }
+        let offline = taps.offline;
+        (0..TAPS_ALONE).for_each(|_| self.tap_and_wait(taps, random));
+        assert_eq!(taps.offline, offline + TAPS_ALONE);
+        self.start().wait(|line| line["event"] == "link_down");
+        self.tap_and_wait(taps, random);
+        self.signal("-CONT");
+    }
+
+    fn tap_and_wait(&mut self, taps: &mut Taps, random: &mut SmallRng) {
+        let agent = self.start();
+        let id = taps.tap(agent, random);
+        let answer = agent.wait(|line| line["id"] == id);
+        taps.note(&answer);
     }
 
     fn round(&mut self, taps: &mut Taps, random: &mut SmallRng) {
@@ -177,8 +228,11 @@ fn every_grant_of_a_device_is_one_trip_whatever_is_killed() {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut street = Street::set();
     let mut taps = Taps::default();
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         street.round(&mut taps, &mut random);
+        if round % ROUNDS_OF_A_LINK == ROUNDS_OF_A_LINK / 2 {
+            street.link_dies(&mut taps, &mut random);
+        }
     }
     street.kill_agent(&mut taps);
     street.start().wait_reported();
@@ -201,5 +255,6 @@ fn every_grant_of_a_device_is_one_trip_whatever_is_killed() {
     let (tapped, granted) = (taps.tapped.len(), taps.granted.len());
     println!("{tapped} taps, {granted} told as granted, {} of them online", taps.online);
     println!("{} trips", paid.len());
-    assert!(granted > 0);
+    let deaths = usize::try_from(ROUNDS / ROUNDS_OF_A_LINK).unwrap();
+    assert!(taps.online >= deaths && taps.offline > deaths * TAPS_ALONE, "seed {seed}");
 }

@@ -400,6 +400,7 @@ impl<S: RegistryStore> Agent<S> {
         self.device.organization = welcome.organization;
         self.device.signers.clone_from(&welcome.signers);
         self.device.rules = welcome.rules;
+        self.device.blocks.begin_again();
         // Before anything is tapped: what is recorded by a wrong clock is lost in the future.
         self.device.clock.handle_sample(sent, now, welcome.clock_ms);
         self.device

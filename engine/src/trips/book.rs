@@ -15,7 +15,6 @@ use hashbrown::HashTable;
 use crate::calendar::Timestamp;
 use crate::entries::{CutEntry, Entries, push_entry};
 use crate::ids::{Kopecks, OrganizationId, ServiceId, TerminalId, TransactionId};
-use crate::limits::{DISPUTE_SECONDS_KEPT, TRIP_SECONDS_KEPT, USE_SECONDS_KEPT};
 use crate::trips::claim::{Claim, ClaimEvent, ClaimId, ClaimLine, ClaimState, Refusal};
 use crate::trips::forgotten::Forgotten;
 use crate::trips::ruling::{RecordedRuling, Ruling, RulingEvent, RulingVerdict};
@@ -23,6 +22,8 @@ use crate::trips::stored::{StoredTripError, read_trip};
 use crate::trips::trip::{
     RecordedTrip, Standing, Trip, TripKey, TripName, TripReason, TripSeq, TripState,
 };
+
+mod sweep;
 
 /// All trips and claims.
 #[derive(Debug, Default)]
@@ -89,17 +90,6 @@ impl Slot {
             (Standing::Disputed(_), None) => TripState::Disputed,
             (Standing::Disputed(_), Some(RulingVerdict::Rejected)) => TripState::Rejected,
             (Standing::Accepted, _) | (_, Some(RulingVerdict::Accepted)) => TripState::Accepted,
-        }
-    }
-
-    /// Whether it has been settled for so long at `now` that nobody needs it.
-    fn is_over(&self, now: Timestamp) -> bool {
-        let older = |seconds: i64| self.received_at < now.plus_seconds(-seconds);
-        match self.standing {
-            _ if self.claim != 0 => false,
-            _ if self.counts() => older(USE_SECONDS_KEPT),
-            Standing::Disputed(_) => older(DISPUTE_SECONDS_KEPT),
-            Standing::Accepted | Standing::Rejected(_) => older(TRIP_SECONDS_KEPT),
         }
     }
 }
@@ -205,21 +195,6 @@ impl TripBook {
             self.release(id, &names);
         }
         self.unmark_beside(&event.revoked);
-    }
-
-    /// Forgets what has been settled for long at `now`.
-    pub fn apply_sweep(&mut self, now: Timestamp) {
-        let oldest = now.plus_seconds(-TRIP_SECONDS_KEPT);
-        let over = |claim: &&mut Claim| {
-            claim.state == ClaimState::Paid && claim.changed_at < oldest && !claim.is_archived
-        };
-        let mut names = Vec::new();
-        for claim in self.claims.values_mut().filter(over) {
-            names.extend(claim.lines.iter().map(|line| line.name));
-            claim.archive();
-        }
-        names.extend(self.slots().filter(|slot| slot.is_over(now)).map(|slot| slot.name));
-        names.into_iter().for_each(|name| self.forget(name));
     }
 
     /// Takes a claim of a snapshot, before any trip.

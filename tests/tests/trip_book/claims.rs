@@ -1,6 +1,8 @@
 //! Claims: rows S7 and S8, what is paid for once, and what leaves memory.
 
+use engine::calendar::Timestamp;
 use engine::ids::{OrganizationId, PartitionId, ServiceId, TerminalId};
+use engine::trips::book::TripBook;
 use engine::trips::claim::{ClaimError, ClaimId, ClaimOrder, ClaimState, Refusal};
 use engine::trips::trip::{Trip, TripName, TripSeq};
 use rand::SeedableRng;
@@ -118,6 +120,53 @@ fn a_ticket_and_a_limited_use_are_paid_for_once() {
     assert_eq!(node.lines(node.draft().id), [1, 2]);
 }
 
+/// The book as the journal tells it.
+fn recovered(node: &Node) -> TripBook {
+    let sources = engine::recovery::Sources {
+        journal: &node.journal,
+        snapshots: &node.snapshots,
+        partition: PartitionId(0),
+    };
+    let settings = engine::ledger::LedgerSettings {
+        checked_ttl_seconds: 1,
+        transactions_max: 1,
+        shard_count: 1,
+    };
+    engine::recovery::recover(sources, settings, engine::recovery::Extent::Trips).unwrap().trips
+}
+
+/// A trip that came beside a paid one and was claimed after that had left memory was paid for too,
+/// though it was a repeat.
+#[test]
+fn a_paid_trip_stays_as_long_as_others_may_be_its_repeats() {
+    let node = Node::start();
+    let tap = |seq| {
+        let mut tap = trip(seq, NINE, x());
+        tap.texts.from_stop = "Площадь".to_owned();
+        tap
+    };
+    assert_eq!(node.one(&tap(1)), ACCEPTED);
+    let id = node.draft().id;
+    for order in [
+        ClaimOrder::Submit(CARRIER, id),
+        ClaimOrder::Process(id, Vec::new()),
+        ClaimOrder::Accept(id),
+        ClaimOrder::Pay(id),
+    ] {
+        node.order(order).unwrap();
+    }
+    assert_eq!(node.one(&tap(2)), ACCEPTED);
+    let late = node.now().plus_seconds(100 * 86_400);
+    let mut book = recovered(&node);
+    book.apply_sweep(late);
+    assert_eq!((book.trip_count(), book.claim(id).unwrap().is_archived), (2, false));
+    // Once it was told from the paid one, nobody needs either.
+    assert_eq!(node.draft().totals.line_count, 0);
+    let mut book = recovered(&node);
+    book.apply_sweep(late);
+    assert_eq!((book.trip_count(), book.claim(id).unwrap().is_archived), (0, true));
+}
+
 #[test]
 fn what_is_settled_for_long_leaves_memory_and_is_still_known() {
     let node = Node::start();
@@ -134,27 +183,21 @@ fn what_is_settled_for_long_leaves_memory_and_is_still_known() {
     ] {
         node.order(order).unwrap();
     }
-    node.upload(&[trip(5, NINE, x())]);
-    let mut book = engine::trips::book::TripBook::default();
-    let sources = engine::recovery::Sources {
-        journal: &node.journal,
-        snapshots: &node.snapshots,
-        partition: PartitionId(0),
-    };
-    let settings = engine::ledger::LedgerSettings {
-        checked_ttl_seconds: 1,
-        transactions_max: 1,
-        shard_count: 1,
-    };
-    let extent = engine::recovery::Extent::Trips;
-    std::mem::swap(
-        &mut book,
-        &mut engine::recovery::recover(sources, settings, extent).unwrap().trips,
-    );
+    let paid_at = node.now();
+    // Seven weeks later: it cannot be a repeat of those.
+    let (midnight, nine) = ("2025-07-21T00:00:00Z", "2025-07-21T09:00:00Z");
+    node.clock.set(Timestamp::parse(nine).unwrap());
+    let mut registries = node.registries.clone();
+    registries.build(8, midnight);
+    node.engine.trips().judge_by(registries);
+    let mut later = trip(5, nine, x());
+    later.registry.0 = 8;
+    assert_eq!(node.one(&later), ACCEPTED);
+    let mut book = recovered(&node);
     assert_eq!(book.trip_count(), 5);
-    book.apply_sweep(node.now().plus_seconds(80 * 86_400));
+    book.apply_sweep(paid_at.plus_seconds(80 * 86_400));
     assert_eq!(book.trip_count(), 5);
-    book.apply_sweep(node.now().plus_seconds(91 * 86_400));
+    book.apply_sweep(paid_at.plus_seconds(91 * 86_400));
     let left: Vec<u64> = book.slots().map(|slot| slot.name.seq.0).collect();
     assert_eq!(left, [5], "what is owed and unclaimed stays");
     let claim = book.claim(id).unwrap();

@@ -32,7 +32,8 @@
 //! dropped where nobody reads, what counts is in the status. `trips_refused` of it are trips that the
 //! server will not take, put aside in the file `refused-trips`; `files_unreadable` counts files of trips
 //! that the disk does not give back. Either needs a person. While `blocks_missed` is true, more cards are
-//! blocked than the device can know: it grants nothing alone until a newer registry knows of them.
+//! blocked than the device can know: it grants nothing alone until a newer registry knows of them, or a
+//! new link tells of them again.
 
 use std::io::{self, BufRead, Read};
 

@@ -28,8 +28,10 @@ use crate::device::card::Card;
 use crate::device::{Journey, Life, Outcome};
 use crate::link::client::{Call, ConnectError, Connected, Dialer, Link, Pushes};
 use crate::link::lane::{AskError, Lane};
-use crate::link::message::{Hello, Ping, RegistryForm};
+use crate::link::message::{Hello, Ping};
 use crate::store::{Installed, RegistryStore, StoreError};
+
+mod receive;
 
 /// Requests and answers that wait for the agent.
 const INBOX_MAX: usize = 1_024;
@@ -289,7 +291,7 @@ impl<S: RegistryStore> Runner<S> {
                     out.send(What::Lost).await;
                 });
                 // Without its pushes a link tells of no block.
-                self.spawn(|out| forward(pushes, out));
+                self.spawn(|out| receive::forward(pushes, out));
                 let sent = self.clock.at(sent);
                 self.agent.handle(Event::Connected { sent, welcome }, now);
             }
@@ -373,7 +375,7 @@ impl<S: RegistryStore> Runner<S> {
                         lanes.link.ask(&Ping { clock_ms: sent.wall_ms }, PING_PATIENCE).await;
                     out.answer(answer, |answer| Event::Ponged { sent, answer }).await;
                 }
-                Action::Pull { have } => pull(&lanes.link, have, out).await,
+                Action::Pull { have } => receive::pull(&lanes.link, have, out).await,
                 Action::Upload { batch, patience_ms } => {
                     let answer = lanes.bulk.ask(&batch, Duration::from_millis(patience_ms)).await;
                     out.answer(answer, Event::Uploaded).await;
@@ -459,45 +461,4 @@ async fn connect(
     let bulk = tokio::time::timeout(CONNECT_PATIENCE, link.open_lane()).await;
     let bulk = bulk.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::Hello)?;
     Ok(Greeted { lanes: Lanes { link, bulk }, pushes, sent })
-}
-
-async fn forward(mut pushes: Pushes, out: Out) {
-    while let Some(push) = pushes.next().await {
-        out.event(Event::Blocked(push)).await;
-    }
-    out.send(What::Lost).await;
-}
-
-async fn pull(link: &Link, have: u64, out: Out) {
-    let (offer, mut parts) = match link.pull(have, PULL_PATIENCE).await {
-        Ok(offered) => offered,
-        Err(error) => return out.event(Event::Offered(Err(error))).await,
-    };
-    let follows = matches!(offer.form, RegistryForm::Delta | RegistryForm::Full);
-    let mut missing = offer.bytes;
-    out.event(Event::Offered(Ok(offer))).await;
-    if !follows {
-        return;
-    }
-    loop {
-        let part = match missing {
-            0 => Ok(None),
-            _ => parts
-                .next(PULL_PATIENCE)
-                .await
-                .and_then(|part| part.ok_or(AskError::Closed))
-                .map(Some),
-        };
-        // An empty one would bring nobody further.
-        let part = match part {
-            Ok(Some(bytes)) if bytes.is_empty() => Err(AskError::Malformed),
-            part => part,
-        };
-        let length = part.as_ref().ok().and_then(Option::as_ref).map(|bytes| bytes.len() as u64);
-        out.event(Event::Part(part)).await;
-        match length {
-            Some(length) => missing = missing.saturating_sub(length),
-            None => return,
-        }
-    }
 }

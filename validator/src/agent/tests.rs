@@ -218,6 +218,12 @@ fn a_device_that_missed_a_block_grants_nothing_alone() {
         world.start();
         assert!(missed(&world), "through a restart");
     }
+    // With a new link the server tells of all of them again.
+    world.reachable = true;
+    world.pass(60_000);
+    assert!(world.agent.as_ref().unwrap().is_linked() && !missed(&world));
+    world.happen(push(BLOCKS_MAX));
+    assert!(missed(&world));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::link::message::BlockPush;
 /// Blocks that are remembered, lifted ones among them; some megabytes.
 ///
 /// Of one more card it is remembered only that it is not known ([`Blocks::are_missed`]): until a
-/// registry is there that knows of it, the device grants nothing alone.
+/// registry is there that knows of it, or a new link tells of it again, the device grants nothing alone.
 pub const BLOCKS_MAX: usize = 100_000;
 /// How long a block is kept beside a registry that should know of it; the server tells what has
 /// happened since, so that none outlives its end.
@@ -67,6 +67,11 @@ impl Blocks {
     /// Whether the card must not be granted anything.
     pub fn is_blocked(&self, digest: &Digest) -> bool {
         self.known.get(&ByteArray::new(digest.0)).is_some_and(|block| block.blocked)
+    }
+
+    /// The server is about to tell again what has happened since the registry was built.
+    pub fn begin_again(&mut self) {
+        self.missed_at_ms = None;
     }
 
     /// All that have room.
