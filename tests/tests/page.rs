@@ -117,12 +117,33 @@ fn is_near(text: &str, number: f64, unit: f64) -> bool {
     (seen - number / unit).abs() <= least * (1.0 + 1e-9)
 }
 
+/// Takes a figure by its name.
+type Say<'a> = &'a mut dyn FnMut(&str, &dyn Display);
+
 /// The same from the document.
 fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
     let mut expected = BTreeMap::new();
     let mut say = |name: &str, value: &dyn Display| {
         expected.insert(name.to_owned(), value.to_string());
     };
+    say_answers(run, &mut say);
+    say_times(run, &mut say);
+    say_availability(run, &mut say);
+    say_surroundings(run, &mut say);
+    let audit = run.audit.as_ref().unwrap();
+    say("lost", &(audit.lost + audit.altered));
+    for view in verdict["views"].as_array().unwrap() {
+        let mut say = |name: &str, value: &dyn Display| {
+            say(&format!("view.{}.{name}", view["minutes"]), value);
+        };
+        say("from", &format!("{}.000", view["from_second"]));
+        say("seconds", &format!("{}.000", view["seconds"]));
+        say("share", &format!("{}/{}", view["failures"], view["all"]));
+    }
+    expected
+}
+
+fn say_answers(run: &Run, say: Say<'_>) {
     let mut all = Tally::default();
     for tallied in &run.tallies {
         let tally = &tallied.tally;
@@ -141,13 +162,16 @@ fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
     }
     say("due", &all.due());
     say("rate", &format!("{:.3}", all.due() as f64 / run.duration_seconds));
+    say("slow", &all.slow);
+    say("missed", &(all.unanswered + all.refused));
+    say("wrong", &all.wrong);
+}
+
+fn say_times(run: &Run, say: Say<'_>) {
     for (name, at) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
         say(name, &histogram::percentile(&run.times.response, at).unwrap_or_default());
     }
     say("max", &run.times.response.max());
-    say("slow", &all.slow);
-    say("missed", &(all.unanswered + all.refused));
-    say("wrong", &all.wrong);
     for kind in &run.kinds {
         let name = kind.kind.name();
         for at in [50.0, 90.0, 99.0, 99.9] {
@@ -156,6 +180,12 @@ fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
         }
         say(&format!("{name}.max"), &kind.response.max());
     }
+    let tainted = run.seconds.iter().filter(|second| second.lateness_p99 > 1_000_000).count();
+    let loaded = run.seconds.iter().filter(|second| second.due > 0).count();
+    say("tainted", &format!("{tainted}/{loaded}"));
+}
+
+fn say_availability(run: &Run, say: Say<'_>) {
     let seen = run.availability.as_ref().unwrap();
     say("downtime", &format!("{:.3}", seen.downtime_minutes() * 60.0));
     say("downtime.minutes", &format!("{:.6}", seen.downtime_minutes()));
@@ -174,6 +204,10 @@ fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
             say(&format!("outage.{at}.{name}"), &format!("{seconds:.3}"));
         }
     }
+}
+
+/// What was done to the server, and what it and the connections to it showed.
+fn say_surroundings(run: &Run, say: Say<'_>) {
     for (at, fault) in run.faults.iter().enumerate() {
         say(&format!("fault.{at}.at"), &format!("{:.3}", fault.at_seconds));
         say(&format!("fault.{at}.took"), &format!("{:.3}", fault.took_seconds));
@@ -194,20 +228,6 @@ fn expected(run: &Run, verdict: &Value) -> BTreeMap<String, String> {
             say(&format!("change {name}"), &format!("{change:.6}"));
         }
     }
-    let audit = run.audit.as_ref().unwrap();
-    say("lost", &(audit.lost + audit.altered));
-    let tainted = run.seconds.iter().filter(|second| second.lateness_p99 > 1_000_000).count();
-    let loaded = run.seconds.iter().filter(|second| second.due > 0).count();
-    say("tainted", &format!("{tainted}/{loaded}"));
-    for view in verdict["views"].as_array().unwrap() {
-        let mut say = |name: &str, value: &dyn Display| {
-            say(&format!("view.{}.{name}", view["minutes"]), value);
-        };
-        say("from", &format!("{}.000", view["from_second"]));
-        say("seconds", &format!("{}.000", view["seconds"]));
-        say("share", &format!("{}/{}", view["failures"], view["all"]));
-    }
-    expected
 }
 
 #[test]
