@@ -4,8 +4,10 @@
 //! that held and the lowest that did not. What was found is run once more: a server near its limit
 //! holds by luck, and then the search goes on below. A step without a verdict counts as one that did
 //! not hold, and says so: the generator may be the limit; but one that turns out to have been too
-//! short for its limits is made again, longer. Where a rate held above one that did not, the peak is
-//! below the lowest that did not, since load passes every rate on its way up.
+//! short for its limits is made again, longer; and where the first ones have none at all, the search
+//! ends, for a machine that keeps no schedule keeps none at lower rates either. Where a rate held above
+//! one that did not, the peak is below the lowest that did not, since load passes every rate on its way
+//! up.
 
 use crate::histogram::percentile;
 use crate::peak::length::{Length, Mixture};
@@ -20,6 +22,8 @@ const REPEATS_MAX: u32 = 2;
 /// How many times longer a step had to be for it to be made again: what is wanted is more than what is
 /// needed, and no two runs are the same.
 const SHORT: f64 = 1.25;
+/// After so many steps without any verdict there will be none.
+const UNTOLD_MAX: usize = 4;
 /// How often a peak is confirmed.
 const CONFIRMATIONS_MAX: u32 = 3;
 const NS_PER_MS: f64 = 1e6;
@@ -101,6 +105,9 @@ pub fn find<E>(
     let mut rate = search.first.clamp(search.least, search.most);
     while steps.len() < search.steps_max as usize {
         steps.push(step(rate, &mut length, &mut run)?);
+        if steps.len() == UNTOLD_MAX && steps.iter().all(is_untold) {
+            break;
+        }
         rate = match next(search, &steps) {
             Some(next) => next,
             None => match highest(&steps) {
@@ -183,8 +190,7 @@ fn step<E>(
         let made = run(Trial { rate, seconds })?;
         length.mixture = Mixture::seen(&made);
         let step = Step::of(rate, &made);
-        let is_short =
-            step.outcome == Outcome::NotEnoughData && length.seconds(rate) > seconds * SHORT;
+        let is_short = is_untold(&step) && length.seconds(rate) > seconds * SHORT;
         if !is_short || repeats == REPEATS_MAX {
             return Ok(step);
         }
@@ -215,6 +221,10 @@ fn highest(steps: &[Step]) -> Option<f64> {
     let limit = lowest_missed(steps).unwrap_or(f64::INFINITY);
     let held = steps.iter().filter(|step| step.outcome == Outcome::Pass && step.rate < limit);
     held.map(|step| step.rate).reduce(f64::max)
+}
+
+fn is_untold(step: &Step) -> bool {
+    step.outcome == Outcome::NotEnoughData
 }
 
 fn is_confirmed(steps: &[Step], rate: f64) -> bool {
@@ -306,6 +316,14 @@ mod tests {
         });
         let Ok(peak) = found;
         assert_eq!((count, peak.steps.len()), (7, 7));
+    }
+
+    /// A machine that was too busy for any verdict once had the search halve the rate for an hour.
+    #[test]
+    fn a_machine_that_tells_nothing_is_given_up() {
+        let found = find(&SEARCH, length(), |_| Ok::<_, Infallible>(fixture::run(0, 0)));
+        let Ok(peak) = found;
+        assert_eq!((peak.rate, peak.steps.len(), peak.exit_code()), (None, UNTOLD_MAX, 3));
     }
 
     /// Once steps were sized by all requests, so a limit of a rare kind never had enough of them and
