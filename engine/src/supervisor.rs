@@ -136,7 +136,8 @@ impl Caretaker {
         shard.dismiss();
     }
 
-    /// Brings a retired shard back to what was read since.
+    /// Brings a shard back to what was recovered: of one that is retired, since all it had handed over
+    /// is durable; of all, since the journal was taken again.
     pub fn restore(&self, shard: &Shard, recovered: &Recovered) {
         let ledger = self.partition.ledger();
         shard.between_batches(|| ledger.replace_shard(shard.id(), &recovered.ledger));

@@ -9,6 +9,7 @@ pub mod carrier;
 pub mod devices;
 pub mod fixture;
 pub mod http;
+pub mod inside;
 pub mod memory;
 pub mod relay;
 pub mod seed;

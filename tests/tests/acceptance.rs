@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use engine::ids::ShardId;
 use engine::shard_actor::Fault;
-use gateway::settings;
-use gateway::settings::source::arguments;
 use tests::calls::{BOTH, CANCEL, CHECK, CONFIRM, HISTORY, OK_ANSWER, OK_CHECK, SERVICES, Y8A};
 use tests::fixture;
 use tests::http::Client;
+use tests::inside;
 use tests::stage::Stage;
 
 const VETERAN: (u32, &str) = (20, "Ветеран труда");
@@ -273,15 +272,8 @@ fn y11_history() {
 #[test]
 fn y13_shard_down() {
     let directory = tempfile::tempdir().unwrap();
-    let registry = directory.path().join("fixture.ndjson");
-    std::fs::write(&registry, fixture::REGISTRY).unwrap();
-    let (data, registry) = (directory.path().join("data"), registry.display().to_string());
-    let (data, clock) = (data.display().to_string(), format!("manual:{}", fixture::NOW));
-    let given = ["eligo", "--data-dir", &data, "--import", &registry, "--clock", &clock];
-    let anywhere = ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    let given =
-        arguments(clap::Command::new("eligo")).get_matches_from([&given[..], &anywhere].concat());
-    let server = gateway::server::Server::start(settings::read(&given, &[]).unwrap()).unwrap();
+    let clock = format!("manual:{}", fixture::NOW);
+    let server = inside::serve(directory.path(), fixture::REGISTRY, &["--clock", &clock]);
     let mut client = Client::connect(server.http_addr);
     let token = client.token("111", "aaaabbbbbcccccc", BOTH).json();
     let token = token["access_token"].as_str().unwrap();

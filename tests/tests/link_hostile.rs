@@ -425,16 +425,8 @@ fn a_block_reaches_every_connected_device() {
         registry
             .push_str(&format!("{{\"kind\":\"terminal\",\"id\":{terminal},\"organization\":1}}\n"));
     }
-    let file = directory.path().join("registry.ndjson");
-    std::fs::write(&file, registry).unwrap();
-    let path = |name: &str| directory.path().join(name).display().to_string();
-    let (data, file, pki) = (path("data"), path("registry.ndjson"), depot.path());
-    let address = "127.0.0.1:0";
-    let arguments = ["--data-dir", &data, "--http", address, "--admin", address, "--quic", address];
-    let more = ["--quic-pki-dir", &pki, "--import", &file];
-    let command = clap_command().get_matches_from(arguments.iter().chain(&more));
-    let settings = gateway::settings::read(&command, &[]).unwrap();
-    let server = gateway::server::Server::start(settings).unwrap();
+    let link = ["--quic", "127.0.0.1:0", "--quic-pki-dir", &depot.path()];
+    let server = tests::inside::serve(directory.path(), &registry, &link);
     run(async {
         let running = server.link.as_ref().unwrap();
         let mut connected = Vec::new();
@@ -455,10 +447,6 @@ fn a_block_reaches_every_connected_device() {
         });
         ended.unwrap();
     });
-}
-
-fn clap_command() -> clap::Command {
-    gateway::settings::source::arguments(clap::Command::new("serve").no_binary_name(true))
 }
 
 #[test]

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use gateway::link::limits::{
     BATCH_BYTES_OF_FLEET_MAX, PULLS_OF_FLEET_MAX, TRIP_BATCHES_OF_FLEET_MAX,
 };
-use gateway::server::{RunningServer, Server};
+use gateway::server::RunningServer;
 use tempfile::TempDir;
 use tests::devices::{Depot, PATIENCE, RawStream, check_code, closed, connect};
+use tests::inside;
 use validator::link::client::Connected;
 use validator::link::close::CloseCode;
 use validator::link::frame::HEADER_BYTES;
@@ -28,18 +29,10 @@ impl Stage {
     fn set(more: &[&str]) -> Stage {
         let directory = tempfile::tempdir().unwrap();
         let depot = Depot::make(directory.path(), &[2, 3]);
-        let file = directory.path().join("registry.ndjson");
-        std::fs::write(&file, tests::fixture::REGISTRY).unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let (data, file, pki) = (path("data"), path("registry.ndjson"), depot.path());
-        let any = "127.0.0.1:0";
-        let arguments = ["--data-dir", &data, "--http", any, "--admin", any, "--quic", any];
-        let files = ["--quic-pki-dir", &pki, "--import", &file];
-        let command = clap::Command::new("serve").no_binary_name(true);
-        let command = gateway::settings::source::arguments(command);
-        let command = command.get_matches_from(arguments.iter().chain(&files).chain(more));
-        let settings = gateway::settings::read(&command, &[]).unwrap();
-        let server = Server::start(settings).unwrap();
+        let pki = depot.path();
+        let link = ["--quic", "127.0.0.1:0", "--quic-pki-dir", &pki];
+        let arguments = [&link[..], more].concat();
+        let server = inside::serve(directory.path(), tests::fixture::REGISTRY, &arguments);
         Stage { server, depot, _directory: directory }
     }
 

@@ -147,14 +147,7 @@ fn a_paid_trip_stays_as_long_as_others_may_be_its_repeats() {
     };
     assert_eq!(node.one(&tap(1)), ACCEPTED);
     let id = node.draft().id;
-    for order in [
-        ClaimOrder::Submit(CARRIER, id),
-        ClaimOrder::Process(id, Vec::new()),
-        ClaimOrder::Accept(id),
-        ClaimOrder::Pay(id),
-    ] {
-        node.order(order).unwrap();
-    }
+    node.pay(id);
     assert_eq!(node.one(&tap(2)), ACCEPTED);
     let late = node.now().plus_seconds(100 * 86_400);
     let mut book = recovered(&node);
@@ -175,14 +168,7 @@ fn what_is_settled_for_long_leaves_memory_and_is_still_known() {
     node.upload(&[trip(1, NINE, x()), trip(2, NINE, y()), denied, trip(4, NINE, x())]);
     let id = node.draft().id;
     assert_eq!(node.lines(id), [1, 4]);
-    for order in [
-        ClaimOrder::Submit(CARRIER, id),
-        ClaimOrder::Process(id, Vec::new()),
-        ClaimOrder::Accept(id),
-        ClaimOrder::Pay(id),
-    ] {
-        node.order(order).unwrap();
-    }
+    node.pay(id);
     let paid_at = node.now();
     // Seven weeks later: it cannot be a repeat of those.
     let (midnight, nine) = ("2025-07-21T00:00:00Z", "2025-07-21T09:00:00Z");

@@ -116,6 +116,15 @@ impl Node {
         self.runtime.block_on(self.engine.trips().order(order, deadline))
     }
 
+    /// Takes a draft through all states, with nothing refused.
+    pub fn pay(&self, id: ClaimId) {
+        let submit = ClaimOrder::Submit(CARRIER, id);
+        let process = ClaimOrder::Process(id, Vec::new());
+        for order in [submit, process, ClaimOrder::Accept(id), ClaimOrder::Pay(id)] {
+            self.order(order).unwrap();
+        }
+    }
+
     pub fn rule(&self, rulings: Vec<Ruling>) -> Vec<RulingOutcome> {
         let deadline = Deadline::within(Duration::from_secs(30));
         self.runtime.block_on(self.engine.trips().rule(rulings, deadline))
