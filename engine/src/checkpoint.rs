@@ -357,6 +357,9 @@ impl<'a> SnapshotReader<'a> {
             self.read_part(&part?)?;
         }
         self.build_directory();
+        if !self.state.writer.find_restored() {
+            return Err(StoredStateError::RepeatedHolder);
+        }
         self.state.writer.commit(self.revision);
         self.state.trips.settle();
         Ok(())
@@ -427,10 +430,10 @@ impl<'a> SnapshotReader<'a> {
 
     fn read_holder(&mut self, entry: &[u8]) -> Result<(), StoredStateError> {
         self.build_directory();
-        let RegistryChange::Holder(id, holder) = read_change(entry)? else {
+        let RegistryChange::Holder(_, Some(holder)) = read_change(entry)? else {
             return Err(StoredStateError::UnknownPart(KIND_HOLDERS));
         };
-        self.state.writer.restore_holder(id, holder.as_ref());
+        self.state.writer.restore_holder(&holder);
         Ok(())
     }
 
@@ -475,6 +478,9 @@ pub enum StoredStateError {
     /// A record cannot be read.
     #[error("a stored record cannot be read")]
     Record(#[source] RecordError),
+    /// A holder stands in the snapshot more than once.
+    #[error("a holder stands in the snapshot more than once")]
+    RepeatedHolder,
     /// The snapshot itself cannot be read.
     #[error("the snapshot cannot be read")]
     Snapshot(#[from] SnapshotError),

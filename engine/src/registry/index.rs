@@ -45,6 +45,23 @@ pub struct Index {
 }
 
 impl Index {
+    /// The index of all these identifiers; of two that are the same the later one counts.
+    ///
+    /// Each table is made once, of entries that were gathered for it: inserted one by one, a million
+    /// holders waited for memory three million times and made each table two dozen times.
+    pub fn of(all: impl Iterator<Item = (Digest, Target)>) -> Index {
+        let mut gathered: Vec<Vec<Entry>> = vec![Vec::new(); TABLE_COUNT];
+        for (digest, target) in all {
+            if let Some(entries) = gathered.get_mut(table_of(&digest)) {
+                entries.push(Entry::new(&digest, target));
+            }
+        }
+        let count: usize = gathered.iter().map(Vec::len).sum();
+        let length = settled_length(count);
+        let tables = gathered.into_iter().map(|entries| Table::of(&entries, length));
+        Index { tables: tables.collect() }
+    }
+
     /// Lets `digest` lead to `target`, whatever it led to before.
     pub fn insert(&mut self, digest: Digest, target: Target) {
         if let Some(table) = self.tables.get_mut(table_of(&digest)) {
@@ -62,8 +79,7 @@ impl Index {
     /// Makes tables grow that most others have outgrown; worth it after many changes. Those few would
     /// keep the memory that the others gave up in pieces, of which the system takes nothing back.
     pub fn settle(&mut self) {
-        let average = self.len() / TABLE_COUNT;
-        let length = length_of(average * 16 / AVERAGE_SIXTEENTHS);
+        let length = settled_length(self.len());
         for table in self.tables.iter_mut().filter(|table| table.entries.len() < length) {
             table.resize(length);
         }
@@ -173,6 +189,15 @@ struct Table {
 }
 
 impl Table {
+    /// A table of these entries, at least so long.
+    fn of(all: &[Entry], length_min: usize) -> Table {
+        let mut table = Table::default();
+        let room = (all.len() * 8).div_ceil(FULL_EIGHTHS);
+        table.resize(length_of(room).max(length_min));
+        all.iter().for_each(|entry| table.insert(*entry));
+        table
+    }
+
     fn insert(&mut self, entry: Entry) {
         if (self.used + 1) * 8 > self.entries.len() * FULL_EIGHTHS {
             self.grow();
@@ -234,6 +259,11 @@ impl Table {
         kept.for_each(|entry| place(fresh, *entry));
         self.entries = entries;
     }
+}
+
+/// How long every table of an index of so many identifiers is at least.
+fn settled_length(count: usize) -> usize {
+    length_of(count / TABLE_COUNT * 16 / AVERAGE_SIXTEENTHS)
 }
 
 /// The length of a table with room for `length` entries that wastes no memory: allocators have four
@@ -320,8 +350,15 @@ mod tests {
         for count in [1, 5_000, 50_000] {
             (0..count).for_each(|number| index.insert(digest(number), target(number)));
             index.settle();
-            assert_eq!(index.len(), usize::try_from(count).unwrap());
-            assert!((0..count).all(|number| index.get(&digest(number)) == Some(target(number))));
+            let twice = (0..count).map(|number| (digest(number), target(count)));
+            let made =
+                Index::of(twice.chain((0..count).map(|number| (digest(number), target(number)))));
+            for index in [&index, &made] {
+                assert_eq!(index.len(), usize::try_from(count).unwrap());
+                assert!(
+                    (0..count).all(|number| index.get(&digest(number)) == Some(target(number)))
+                );
+            }
         }
     }
 

@@ -14,8 +14,8 @@ use crate::ids::{HolderId, RevisionId};
 use crate::registry::Registry;
 use crate::registry::change::RegistryChange;
 use crate::registry::fault::{LineError, LineFault};
-use crate::registry::holders::{HolderView, Holders, Slot};
-use crate::registry::index::Target;
+use crate::registry::holders::{Extra, HolderView, Holders, Slot};
+use crate::registry::index::{Index, Target};
 use crate::registry::references::{apply_change, apply_directory};
 
 /// A change and the line of the file that asks for it.
@@ -115,10 +115,32 @@ impl RegistryWriter {
         self.registry.directory = Arc::new(Directory::build(items));
     }
 
-    /// Puts a holder of a snapshot in place: it was checked when it came in.
-    pub fn restore_holder(&mut self, id: HolderId, holder: Option<&Holder>) {
-        let Some(holder) = holder else { return };
-        self.place(self.slot(id), holder);
+    /// Takes a holder of a snapshot, who was checked when they came in. Nobody is found before
+    /// [`RegistryWriter::find_restored`].
+    pub fn restore_holder(&mut self, holder: &Holder) {
+        let holders = &mut self.registry.holders;
+        holders.put(holders.next_slot(), holder);
+    }
+
+    /// Lets the holders of a snapshot be found, all at once; tells whether each was there only once.
+    pub fn find_restored(&mut self) -> bool {
+        let holders = &self.registry.holders;
+        let identifiers = holders.iter().flat_map(|(slot, holder)| {
+            let identifiers = holder.identifiers().filter_map(Extra::identifier);
+            identifiers.map(move |one| (one.digest, Target { slot, card: one.card }))
+        });
+        self.registry.index = Index::of(identifiers);
+        self.slots = HashTable::with_capacity(holders.iter().count());
+        for (slot, holder) in holders.iter() {
+            let id = holder.id();
+            let same = |known: &u32| holder_id(holders, *known) == Some(id);
+            if self.slots.find(hash(id), same).is_some() {
+                return false;
+            }
+            let rehash = |known: &u32| holder_id(holders, *known).map_or(0, hash);
+            self.slots.insert_unique(hash(id), slot.0, rehash);
+        }
+        true
     }
 
     /// Finishes the revision.
@@ -193,4 +215,43 @@ fn holder_id(holders: &Holders, slot: u32) -> Option<HolderId> {
 fn hash(id: HolderId) -> u64 {
     use std::hash::BuildHasher;
     FixedState::default().hash_one(id.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::holders::tests::holder;
+
+    #[test]
+    fn restored_holders_are_found_as_if_they_were_put_one_by_one() {
+        let holders: Vec<Holder> = (1..3_000).map(|id| holder(id, 0)).collect();
+        let mut restored = RegistryWriter::default();
+        let mut put = RegistryWriter::default();
+        for holder in &holders {
+            restored.restore_holder(holder);
+            put.place(None, holder);
+        }
+        assert!(restored.find_restored());
+        for holder in &holders {
+            assert!(!restored.changes_holder(holder.id, Some(holder)));
+            for identifier in &holder.identifiers {
+                let found = |writer: &RegistryWriter| writer.registry.index.get(&identifier.digest);
+                assert!(found(&restored).is_some());
+                assert_eq!(found(&restored), found(&put));
+            }
+        }
+        restored.commit(RevisionId(1));
+        assert_eq!(restored.registry.holder_count, holders.len());
+        restored.put_holder(HolderId(7), None).unwrap();
+        assert!(restored.holder(HolderId(7)).is_none());
+    }
+
+    #[test]
+    fn a_holder_who_is_restored_twice_is_noticed() {
+        let mut writer = RegistryWriter::default();
+        writer.restore_holder(&holder(1, 0));
+        writer.restore_holder(&holder(2, 0));
+        writer.restore_holder(&holder(1, 1));
+        assert!(!writer.find_restored());
+    }
 }
