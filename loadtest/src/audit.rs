@@ -100,6 +100,8 @@ pub struct Subject<'a> {
     pub is_fresh: bool,
     /// When to give up.
     pub deadline: Nanos,
+    /// Whether to give up now.
+    pub is_unwanted: &'a dyn Fn() -> bool,
 }
 
 /// Compares; fails only where facts cannot be read back.
@@ -165,7 +167,7 @@ impl Reader<'_> {
     ) {
         loop {
             let now = clock.now();
-            if now >= self.subject.deadline {
+            if now >= self.subject.deadline || (self.subject.is_unwanted)() {
                 return self.give_up(holders, transport);
             }
             self.abandon_late(now, transport);

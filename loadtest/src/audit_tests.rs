@@ -89,6 +89,16 @@ fn item(transaction: u64) -> HistoryItem {
 }
 
 fn run(facts: &[Fact], past: &mut Past, is_fresh: bool, deadline: Nanos) -> Audit {
+    run_unless(&|| false, facts, past, is_fresh, deadline)
+}
+
+fn run_unless(
+    is_unwanted: &dyn Fn() -> bool,
+    facts: &[Fact],
+    past: &mut Past,
+    is_fresh: bool,
+    deadline: Nanos,
+) -> Audit {
     let registry = fixture();
     let mut acknowledged = Acknowledged::create().unwrap();
     facts.iter().for_each(|fact| acknowledged.note(fact));
@@ -101,6 +111,7 @@ fn run(facts: &[Fact], past: &mut Past, is_fresh: bool, deadline: Nanos) -> Audi
         begun: BEGUN,
         is_fresh,
         deadline,
+        is_unwanted,
     };
     compare(&subject, &mut acknowledged, past, &Ticking(Cell::new(0))).unwrap()
 }
@@ -216,6 +227,16 @@ fn what_cannot_be_read_is_counted() {
     let mut late = past(&[]);
     let audit = run(&facts, &mut late, true, Nanos(1));
     assert_eq!((audit.checked_holders, audit.unchecked_holders, audit.lost), (0, 3, 0));
+}
+
+#[test]
+fn what_is_left_when_nobody_wants_it_is_counted() {
+    let turns = Cell::new(0);
+    let is_unwanted = || turns.replace(turns.get() + 1) >= 3;
+    let mut never = Past { failures: u32::MAX, ..Past::default() };
+    let audit = run_unless(&is_unwanted, &[fact(0, 1, Fate::Must)], &mut never, true, Nanos::NEVER);
+    assert_eq!((audit.checked_holders, audit.unchecked_holders, audit.lost), (0, 3, 0));
+    assert_eq!(turns.get(), 4);
 }
 
 #[test]

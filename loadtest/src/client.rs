@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::endpoint::Endpoint;
+use crate::http::INTERIM_ANSWERS_MAX;
 
 /// Bytes of a head, or of the trailers of a chunked body, that are read at most.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -132,7 +133,7 @@ impl Client {
 
     /// Reads one answer; interim ones are passed over.
     pub fn receive(&mut self) -> Result<Response, ClientError> {
-        loop {
+        for _ in 0..=INTERIM_ANSWERS_MAX {
             let end = self.find(b"\r\n\r\n", HEAD_BYTES_MAX)?;
             let head = String::from_utf8(self.take(end)).map_err(|_| MALFORMED_HEAD)?;
             self.used += 4;
@@ -143,6 +144,7 @@ impl Client {
             response.body = self.body(&response)?;
             return Ok(response);
         }
+        Err(ClientError::TooLarge)
     }
 
     fn exchange(&mut self, request: &[u8]) -> Result<Response, ClientError> {
@@ -523,6 +525,12 @@ mod tests {
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
             Some((200, "")),
         );
+    }
+
+    #[test]
+    fn interim_answers_come_to_an_end() {
+        let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(17).leak();
+        assert!(matches!(get(endless), Err(ClientError::TooLarge)));
     }
 
     #[test]

@@ -283,6 +283,9 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
         let execution = Execution::prepare(&step, &registry)?;
         print(&format!("{rate:.0} requests a second for {:.0} s\n", step.duration_seconds));
         let run = execution.run(Some(&arrivals), &mut ())?;
+        let Verdict { outcome, notes, .. } = verdict::judge(&run);
+        let why = notes.iter().map(|note| format!("; {note}"));
+        print(&format!("  {}{}\n", outcome.text(), why.collect::<String>()));
         thread::sleep(STEP_PAUSE);
         Ok(run)
     })?;
@@ -421,8 +424,11 @@ impl Live {
 impl Watch for Live {
     fn second(&mut self, second: &Second) -> ControlFlow<()> {
         self.show(second);
-        let is_over = self.interrupted.load(Ordering::Relaxed);
-        if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.wants_end() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn wants_end(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 
     fn wants_standing(&self) -> bool {

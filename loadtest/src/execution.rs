@@ -67,8 +67,8 @@ pub enum ExecutionError {
     /// The machine gives no thread or no socket.
     #[error("the machine refuses: {0}")]
     Machine(#[from] io::Error),
-    /// A generator ended before its time.
-    #[error("a generator panicked")]
+    /// All generators ended before their time.
+    #[error("the generators panicked")]
     Panicked,
     /// The server gives no tokens.
     #[error(transparent)]
@@ -79,6 +79,11 @@ pub enum ExecutionError {
 pub trait Watch {
     /// A second of one generator is over; breaking ends the run early.
     fn second(&mut self, second: &Second) -> ControlFlow<()>;
+
+    /// Whether the end is wanted now.
+    fn wants_end(&self) -> bool {
+        false
+    }
 
     /// Whether it wants to know how the run stands.
     fn wants_standing(&self) -> bool;
@@ -220,12 +225,12 @@ impl<'a> Execution<'a> {
                 let _ = start.send((clock, wall));
             }
             self.look_on(&told, watch, (&beside, begun, wall));
-            let mut shares = Vec::new();
-            for generator in generators {
-                let share = generator.join().ok().flatten();
-                shares.push(share.ok_or(ExecutionError::Panicked)?);
+            let shares = generators.into_iter().map(|generator| generator.join().ok().flatten());
+            let shares: Vec<Option<Share>> = shares.collect();
+            if shares.iter().all(Option::is_none) {
+                return Err(ExecutionError::Panicked);
             }
-            Ok(self.conclude(shares, beside, (clock, wall)))
+            Ok(self.conclude(shares, (beside, watch), (clock, wall)))
         })
     }
 
@@ -384,11 +389,12 @@ impl<'a> Execution<'a> {
         Http::new(settings, self.tokens.clone(), Monotonic::start())
     }
 
-    /// Stops what ran beside, compares the history, and makes the document.
+    /// Stops what ran beside, compares the history, and makes the document. What a generator that has
+    /// panicked had counted is lost, and told.
     fn conclude(
         &self,
-        shares: Vec<Share>,
-        beside: Beside,
+        shares: Vec<Option<Share>>,
+        (beside, watch): (Beside, &dyn Watch),
         (clock, begun): (Monotonic, Wall),
     ) -> Run {
         let scenario = self.scenario;
@@ -396,7 +402,8 @@ impl<'a> Execution<'a> {
         let mut about = self.about(begun);
         let mut facts = Vec::new();
         let mut fleet = None;
-        for share in shares {
+        let panicked = shares.iter().filter(|share| share.is_none()).count();
+        for share in shares.into_iter().flatten() {
             recorder.add(&share.recorder);
             about.connections.add(&share.connections);
             about.wrong_answers.extend(share.wrong_answers);
@@ -416,16 +423,21 @@ impl<'a> Execution<'a> {
         let mut run = recorder.into_run(about);
         let planned = scenario.planned_windows(begun);
         beside.stop(&mut run, clock.now().0 as f64 / 1e9, &planned);
-        run.audit = self.audit(facts, (clock, begun), &mut run.failures);
+        if panicked > 0 {
+            run.failures.push(format!("{panicked} generators panicked; theirs is not counted"));
+        }
+        run.audit = self.audit(facts, watch, (clock, begun), &mut run.failures);
         run.terms = scenario.terms();
         run.fleet = fleet;
         run
     }
 
-    /// Compares the history; what cannot be compared is told and counts as not read.
+    /// Compares the history; what cannot be compared is told and counts as not read. So is what is
+    /// left when the end is wanted, unless that was so before.
     fn audit(
         &self,
         shares: Vec<(Acknowledged, Vec<u32>)>,
+        watch: &dyn Watch,
         (clock, begun): (Monotonic, Wall),
         failures: &mut Vec<String>,
     ) -> Option<Audit> {
@@ -434,8 +446,10 @@ impl<'a> Execution<'a> {
         let utc = Offset(0);
         let from = begun.day(utc).plus(-1).to_string();
         let to = begun.plus(clock.now()).day(utc).plus(1).to_string();
-        let mut told = |error| failures.push(format!("the history was not compared: {error}"));
-        let mut transport = self.transport(1).map_err(&mut told).ok()?;
+        let mut told = |why| failures.push(format!("the history was not compared: {why}"));
+        let was_ended = watch.wants_end();
+        let is_unwanted = || !was_ended && watch.wants_end();
+        let mut transport = self.transport(1).map_err(|error| told(error.to_string())).ok()?;
         transport.restart(clock);
         let mut audit = Audit::default();
         for (mut facts, holders) in shares {
@@ -448,14 +462,18 @@ impl<'a> Execution<'a> {
                 begun: begun.plus_seconds(-SKEW_SECONDS),
                 is_fresh: self.scenario.target.fresh,
                 deadline: clock.now() + AUDIT,
+                is_unwanted: &is_unwanted,
             };
             match audit::compare(&subject, &mut facts, &mut transport, &clock) {
                 Ok(compared) => audit.add(&compared),
                 Err(error) => {
                     audit.unchecked_holders += holders.len() as u64;
-                    told(error);
+                    told(error.to_string());
                 }
             }
+        }
+        if is_unwanted() {
+            told("its end was not waited for".to_owned());
         }
         Some(audit)
     }

@@ -26,6 +26,7 @@ mod settings;
 mod stream;
 
 use connection::{Complete, Connection, Load, State};
+pub use frame::INTERIM_ANSWERS_MAX;
 use request::Writer;
 pub use settings::Settings;
 use stream::Stream;

@@ -16,6 +16,9 @@ pub enum MergeError {
     /// There is none.
     #[error("there is no run")]
     Nothing,
+    /// One of them was named twice.
+    #[error("the same run was given twice")]
+    Repeated,
     /// A time is longer than any that is recorded.
     #[error("a run holds times out of range")]
     Range,
@@ -23,6 +26,14 @@ pub enum MergeError {
 
 /// Merges runs that were made at the same time.
 pub fn merge(runs: Vec<Run>) -> Result<Run, MergeError> {
+    let is_repeated = |(at, run): (usize, &Run)| {
+        // No two processes begin in the same microsecond and see the same, second by second.
+        let same = |other: &Run| other.begun == run.begun && other.seconds == run.seconds;
+        runs.iter().skip(at + 1).any(same)
+    };
+    if runs.iter().enumerate().any(is_repeated) {
+        return Err(MergeError::Repeated);
+    }
     let mut runs = runs.into_iter();
     let mut merged = runs.next().ok_or(MergeError::Nothing)?;
     for run in runs {
@@ -109,6 +120,11 @@ mod tests {
     use crate::fixture;
     use crate::tally::{Carrier, Kind};
 
+    /// The share of a process that was started a little later.
+    fn later(right: u64, slow: u64) -> Run {
+        Run { begun: "2025-06-02T10:00:01Z".into(), ..fixture::run(right, slow) }
+    }
+
     #[test]
     fn counts_are_added_and_seconds_take_the_slowest() {
         let mut other = fixture::run(1_000, 100);
@@ -116,7 +132,7 @@ mod tests {
         other.seconds[3].response_p99 = 77_000_000;
         other.seconds.push(crate::second::Second { second: 10, due: 4, ..Default::default() });
         other.audit = Some(Audit { acknowledged: 3, lost: 1, ..Audit::default() });
-        let merged = merge(vec![fixture::run(2_000, 0), other, fixture::run(500, 0)]).unwrap();
+        let merged = merge(vec![fixture::run(2_000, 0), other, later(500, 0)]).unwrap();
         let dues: Vec<u64> = merged.tallies.iter().map(|tallied| tallied.tally.due()).collect();
         assert_eq!(dues, [2_500, 1_100]);
         assert_eq!(merged.times.response.len(), 3_500);
@@ -130,14 +146,20 @@ mod tests {
     #[test]
     fn only_parts_of_one_run_merge() {
         assert_eq!(merge(Vec::new()).unwrap_err(), MergeError::Nothing);
-        let mut other = fixture::run(1, 0);
+        let mut other = later(1, 0);
         other.scenario = "another".into();
         assert_eq!(merge(vec![fixture::run(1, 0), other]).unwrap_err(), MergeError::Different);
     }
 
     #[test]
+    fn a_run_is_not_counted_twice() {
+        let runs = vec![fixture::run(1_000, 10), later(1_000, 10), fixture::run(1_000, 10)];
+        assert_eq!(merge(runs).unwrap_err(), MergeError::Repeated);
+    }
+
+    #[test]
     fn a_merged_run_survives_its_document() {
-        let merged = merge(vec![fixture::run(1_000, 10), fixture::run(1_000, 10)]).unwrap();
+        let merged = merge(vec![fixture::run(1_000, 10), later(1_000, 10)]).unwrap();
         let text = serde_json::to_string(&merged).unwrap();
         let read: Run = serde_json::from_str(&text).unwrap();
         assert_eq!(read.times.response, merged.times.response);

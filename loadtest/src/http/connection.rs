@@ -2,7 +2,9 @@
 
 use std::io::{self, ErrorKind};
 
-use super::frame::{BODY_BYTES_MAX, Broken, Chunks, HEAD_BYTES_MAX, Head, Length};
+use super::frame::{
+    BODY_BYTES_MAX, Broken, Chunks, HEAD_BYTES_MAX, Head, INTERIM_ANSWERS_MAX, Length,
+};
 use super::request::Form;
 use super::stream::Stream;
 use crate::poller::Interest;
@@ -33,6 +35,7 @@ pub struct Connection {
     written: usize,
     input: Vec<u8>,
     head: Option<Head>,
+    interim_answers: u32,
     chunks: Chunks,
 }
 
@@ -89,6 +92,7 @@ impl Connection {
             written: 0,
             input: Vec::new(),
             head: None,
+            interim_answers: 0,
             chunks: Chunks::new(0),
         }
     }
@@ -194,6 +198,10 @@ impl Connection {
             let Some(head) = Head::parse(&self.input)? else { return Ok(None) };
             if head.status < 200 {
                 // An interim answer; the final one follows.
+                self.interim_answers += 1;
+                if self.interim_answers > INTERIM_ANSWERS_MAX {
+                    return Err(Broken);
+                }
                 self.input.drain(..head.end);
                 continue;
             }
@@ -244,6 +252,7 @@ impl Connection {
             self.input = room;
         }
         self.head = None;
+        self.interim_answers = 0;
     }
 
     fn forget_answer(&mut self) {
@@ -282,6 +291,15 @@ mod tests {
             8 => proptest::sample::select(parts.to_vec()).prop_map(<[u8]>::to_vec),
             1 => proptest::collection::vec(any::<u8>(), 0..40),
         ]
+    }
+
+    #[test]
+    fn interim_answers_come_to_an_end() {
+        let mut connection = Connection::new();
+        for _ in 0..INTERIM_ANSWERS_MAX {
+            assert_eq!(connection.add(b"HTTP/1.1 102 Processing\r\n\r\n"), Ok(None));
+        }
+        assert_eq!(connection.add(b"HTTP/1.1 103 Early Hints\r\n\r\n"), Err(Broken));
     }
 
     proptest! {

@@ -8,6 +8,8 @@
 pub const HEAD_BYTES_MAX: usize = 16 << 10;
 /// The longest body with its framing: an answer to a full batch is a third of it.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// Interim answers before one that is final.
+pub const INTERIM_ANSWERS_MAX: u32 = 16;
 /// The longest line between chunks.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 
