@@ -2,7 +2,8 @@
 //!
 //! Every holder who came is asked for, page by page, many at a time over a [`Transport`]. Facts are
 //! read from disk in passes, each for a part of the holders, so that memory stays bounded. What the
-//! server cannot answer is asked again; whose history stays unread is counted, never left out.
+//! server cannot answer is asked again, unless it answers nothing any more; whose history stays unread
+//! is counted, never left out.
 //!
 //! # Why
 //! A confirm that was doubled under another id, or made up, is listed and was never acknowledged. Where
@@ -35,6 +36,8 @@ const ITEMS_MAX: usize = 1_000_000;
 const TRIES_MAX: u32 = 8;
 const RETRY_AFTER: Nanos = Nanos::from_millis(500);
 const TIMEOUT: Nanos = Nanos::from_seconds(10);
+/// How long a server may answer nothing: longer than a restart takes.
+const SILENCE: Nanos = Nanos::from_seconds(60);
 const TURN: Nanos = Nanos::from_millis(20);
 
 /// What the comparison brought. What is altered, doubled, lost or a phantom must be 0.
@@ -112,23 +115,29 @@ pub fn compare(
     clock: &dyn Clock,
 ) -> io::Result<Audit> {
     let mut audit = Audit::default();
+    let mut is_over = false;
     let mut count = 0;
     facts.for_each(|_| count += 1)?;
     let passes = u32::try_from(count / FACTS_PER_PASS).unwrap_or(u32::MAX).saturating_add(1);
     for pass in 0..passes {
         let is_mine = |holder: u32| holder % passes == pass;
+        let holders = subject.holders.iter().copied().filter(|holder| is_mine(*holder));
+        if is_over {
+            audit.unchecked_holders += u64::try_from(holders.count()).unwrap_or(u64::MAX);
+            continue;
+        }
         let mut mine = Vec::new();
         facts.for_each(|fact| mine.extend(is_mine(fact.holder).then_some(fact)))?;
         mine.sort_unstable_by_key(|fact| (fact.holder, fact.transaction, fact.fate));
-        let holders = subject.holders.iter().copied().filter(|holder| is_mine(*holder));
         let mut reader = Reader {
             subject,
             facts: &mine,
             again: VecDeque::new(),
             flights: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
+            heard: clock.now(),
             audit: &mut audit,
         };
-        reader.read(holders, transport, clock);
+        is_over = !reader.read(holders, transport, clock);
     }
     Ok(audit)
 }
@@ -155,20 +164,25 @@ struct Reader<'a> {
     /// Histories with pages left, or to be asked for again.
     again: VecDeque<History>,
     flights: Vec<Option<(History, Nanos)>>,
+    /// When the last page came.
+    heard: Nanos,
     audit: &'a mut Audit,
 }
 
 impl Reader<'_> {
+    /// Reads all histories; tells whether it was not given up.
     fn read(
         &mut self,
         mut holders: impl Iterator<Item = u32>,
         transport: &mut dyn Transport,
         clock: &dyn Clock,
-    ) {
+    ) -> bool {
         loop {
             let now = clock.now();
-            if now >= self.subject.deadline || (self.subject.is_unwanted)() {
-                return self.give_up(holders, transport);
+            let is_silent = now >= self.heard + SILENCE;
+            if is_silent || now >= self.subject.deadline || (self.subject.is_unwanted)() {
+                self.give_up(holders, transport);
+                return false;
             }
             self.abandon_late(now, transport);
             while transport.is_free()
@@ -178,7 +192,7 @@ impl Reader<'_> {
                 self.send(slot, history, now, transport);
             }
             if self.again.is_empty() && self.flights.iter().all(Option::is_none) {
-                return;
+                return true;
             }
             let mut answers: Vec<(Tag, Option<Page<HistoryItem>>)> = Vec::new();
             let until = (now + TURN).min(self.subject.deadline);
@@ -246,6 +260,7 @@ impl Reader<'_> {
         let Some(page) = page.filter(|page| page.index == history.page) else {
             return self.retry(history, now);
         };
+        self.heard = now;
         let is_last = page.items.is_empty()
             || page.total <= u64::from(PAGE_SIZE) * (u64::from(history.page) + 1);
         history.items.extend(page.items);

@@ -23,6 +23,8 @@ struct Past {
     /// Of each page so many answers fail first.
     failures: u32,
     failed: HashMap<(String, u32), u32>,
+    /// Answers nothing at all.
+    is_silent: bool,
     waiting: VecDeque<(Tag, Option<Page<HistoryItem>>)>,
 }
 
@@ -55,6 +57,9 @@ impl Transport for Past {
     }
 
     fn poll(&mut self, until: Nanos, take: &mut dyn FnMut(Event<'_>)) {
+        if self.is_silent {
+            return;
+        }
         if let Some((tag, page)) = self.waiting.pop_front() {
             take(match page {
                 Some(page) => Event::Answered { tag, answer: Answer::History(page), at: until },
@@ -237,6 +242,22 @@ fn what_is_left_when_nobody_wants_it_is_counted() {
     let audit = run_unless(&is_unwanted, &[fact(0, 1, Fate::Must)], &mut never, true, Nanos::NEVER);
     assert_eq!((audit.checked_holders, audit.unchecked_holders, audit.lost), (0, 3, 0));
     assert_eq!(turns.get(), 4);
+}
+
+#[test]
+fn a_server_that_answers_nothing_is_not_waited_for() {
+    let turns = Cell::new(0_u64);
+    let count_turns = || {
+        turns.set(turns.get() + 1);
+        false
+    };
+    let mut silent = Past { is_silent: true, ..Past::default() };
+    let facts: Vec<Fact> =
+        (1..=FACTS_PER_PASS + 1).map(|number| fact(1, number, Fate::Must)).collect();
+    let audit = run_unless(&count_turns, &facts, &mut silent, true, Nanos::NEVER);
+    assert_eq!((audit.checked_holders, audit.unchecked_holders, audit.lost), (0, 3, 0));
+    // A look at the clock, and so a millisecond, each turn; and no second pass.
+    assert!((59_000..=60_000).contains(&turns.get()), "{turns:?}");
 }
 
 #[test]
