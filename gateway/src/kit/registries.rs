@@ -71,6 +71,12 @@ pub struct Device {
     pub seen_at: Timestamp,
 }
 
+impl Device {
+    fn is_known(&self, now: Timestamp) -> bool {
+        self.seen_at >= now.plus_seconds(-DEVICE_SECONDS_KEPT)
+    }
+}
+
 /// How a device brings its registry up to date.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Offer {
@@ -145,9 +151,10 @@ impl Registries {
     }
 
     /// Builds the next version of all registries from one revision; blocks, for minutes where there
-    /// are many organizations.
+    /// are many organizations. Forgets devices that were not heard of for a month.
     pub fn build(&self, registry: &Registry, now: Timestamp) -> Result<BuildReport, RegistryError> {
         let _one_at_a_time = hold(&self.building);
+        hold(&self.devices).retain(|_, device| device.is_known(now));
         let built = self.build_next(registry, now);
         let mut shelves = hold(&self.shelves);
         match &built {
@@ -257,12 +264,13 @@ impl Registries {
     pub fn status(&self, now: Timestamp) -> KitStatus {
         let built_at = self.built_at();
         let oldest = now.plus_seconds(-FRESH_SECONDS);
-        let mut devices = hold(&self.devices);
-        let gone = now.plus_seconds(-DEVICE_SECONDS_KEPT);
-        devices.retain(|_, device| device.seen_at >= gone);
-        let behind = |device: &&Device| device.built_at.is_none_or(|built_at| built_at < oldest);
-        let devices_behind = devices.values().filter(behind).count();
-        let devices = devices.len();
+        let (devices, devices_behind) = {
+            let devices = hold(&self.devices);
+            let known = || devices.values().filter(|device| device.is_known(now));
+            let behind =
+                |device: &&Device| device.built_at.is_none_or(|built_at| built_at < oldest);
+            (known().count(), known().filter(behind).count())
+        };
         let shelves = hold(&self.shelves);
         let version = shelves.version();
         let (last_build, failures) = (shelves.last_build, shelves.failures);

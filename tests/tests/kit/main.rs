@@ -284,6 +284,10 @@ fn s2_a_device_is_brought_up_to_date() {
     assert!(matches!(right(5), Entitlement::Right(_)));
     assert_eq!(right(6), Entitlement::Unknown);
     assert!(fs::read_dir(data_dir.path().join("registries/1")).unwrap().count() <= 4 + 2);
+    // Nor is it kept for ever.
+    assert!(world.device(TerminalId(13)).is_some());
+    world.build(registrar.registry(), now).unwrap();
+    assert!(world.device(TerminalId(13)).is_none() && world.device(TerminalId(11)).is_some());
 }
 
 #[test]
