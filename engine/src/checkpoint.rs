@@ -6,7 +6,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::calendar::Day;
+use serde::{Deserialize, Serialize};
+
+use crate::calendar::{Day, Timestamp};
 use crate::decide::LimitKey;
 use crate::directory::DirectoryItems;
 use crate::entries::{CutEntry, Entries, push_entry};
@@ -55,7 +57,17 @@ const CLAIM_REFUSALS: usize = 8;
 /// Bytes of most holders.
 const HOLDER_BYTES: usize = 512;
 
-type StoredCounters = (u64, u64, u64);
+/// The first part.
+#[derive(Deserialize, Serialize)]
+struct StoredCounters {
+    revision: u64,
+    reserved: u64,
+    last_import: u64,
+    /// When the snapshot was begun, in the time of the engine; older ones do not say.
+    #[serde(default)]
+    begun: Option<i64>,
+}
+
 type StoredPlace = (u64, u32, u32, i32, i32, u64);
 
 /// What imports have made.
@@ -82,8 +94,12 @@ pub fn parts(
     let before = standing(&partition);
     let holders = HolderParts { registry: registry.clone(), next: Slot(0), index: 0 };
     let first = std::iter::once_with(move || {
-        let reserved = partition.ledger().reserved_through();
-        let stored: StoredCounters = (registry.id().0, reserved.0, last_import);
+        let stored = StoredCounters {
+            revision: registry.id().0,
+            reserved: partition.ledger().reserved_through().0,
+            last_import,
+            begun: Some(partition.now().0),
+        };
         let directory = directory_entries(registry.directory().items());
         let counters = std::iter::once(pack(&stored));
         numbered(KIND_COUNTERS, counters.collect())
@@ -367,10 +383,11 @@ impl<'a> SnapshotReader<'a> {
 
     fn read_part(&mut self, part: &SnapshotPart) -> Result<(), StoredStateError> {
         if part.kind == KIND_COUNTERS {
-            let (revision, reserved, last_import): StoredCounters = unpack(&part.bytes)?;
-            self.revision = RevisionId(revision);
-            self.state.ledger.reserve_ids(TransactionId(reserved));
-            self.state.last_import = last_import;
+            let stored: StoredCounters = unpack(&part.bytes)?;
+            self.revision = RevisionId(stored.revision);
+            self.state.ledger.reserve_ids(TransactionId(stored.reserved));
+            self.state.last_import = stored.last_import;
+            self.state.snapshot_at = stored.begun.map(Timestamp);
             return Ok(());
         }
         if (KIND_CLAIMS..=KIND_RULINGS).contains(&part.kind) {

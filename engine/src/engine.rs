@@ -124,7 +124,7 @@ impl Engine {
             trips,
             clerk: Mutex::new(Some(clerk)),
             threads: Mutex::new(threads.into()),
-            snapshot_at: AtomicI64::new(i64::MIN),
+            snapshot_at: AtomicI64::new(recovered.snapshot_at.map_or(i64::MIN, |at| at.0)),
             history_asks: Arc::new(Semaphore::new(HISTORY_ASKS_MAX)),
         };
         Ok(Engine { inner: Arc::new(inner) })
@@ -275,11 +275,11 @@ impl Engine {
             let durable = caretaker.flush(SEAL_TIMEOUT);
             durable.then_some(()).ok_or(SnapshotError::Abandoned("the journal failed meanwhile"))
         };
-        let book = desk.book().clone();
+        let (book, begun) = (desk.book().clone(), partition.now());
         let mut parts = checkpoint::parts(partition.clone(), imported, book, seal);
         caretaker.snapshots.put(caretaker.id, replay_from, &mut parts)?;
         drop(parts);
-        inner.snapshot_at.store(partition.now().0, Ordering::Release);
+        inner.snapshot_at.store(begun.0, Ordering::Release);
         caretaker.cut_journal(inner.history.kept())
     }
 

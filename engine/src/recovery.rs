@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::calendar::Timestamp;
 use crate::checkpoint::{SnapshotReader, StoredStateError};
 use crate::ids::PartitionId;
 use crate::import::apply_parts;
@@ -36,6 +37,8 @@ pub struct Recovered {
     pub ledger: Ledger,
     /// The highest number of an import in the log.
     pub last_import: u64,
+    /// When the snapshot was begun that the state was read from; none where there was none.
+    pub snapshot_at: Option<Timestamp>,
     /// Since when cards are blocked.
     pub blocks: Blocks,
     /// The trips and claims.
@@ -192,6 +195,7 @@ impl Recovered {
             writer: RegistryWriter::default(),
             ledger: Ledger::new(settings),
             last_import: 0,
+            snapshot_at: None,
             blocks: Blocks::default(),
             trips: TripBook::default(),
         }

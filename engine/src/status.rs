@@ -25,7 +25,7 @@ pub struct EngineStatus {
     pub frames: u64,
     /// Records in them.
     pub records: u64,
-    /// When the last snapshot was complete, if one was since the start.
+    /// When the last snapshot was begun: one since the start, else the one that the start has read.
     pub snapshot_at: Option<Timestamp>,
     /// Openings that were not journaled because too many waited.
     pub openings_dropped: u64,

@@ -380,7 +380,7 @@ impl EngineMetrics {
             )?,
             snapshot_age: gauge(
                 "eligo_snapshot_age_seconds",
-                "Age of the last snapshot, or -1 before the first since the start",
+                "Age of the last snapshot, or -1 where there is none",
             )?,
             journal_bytes: counter(registry, "eligo_journal_bytes_total", "Bytes appended")?,
             journal_failed: counter(

@@ -262,9 +262,13 @@ async fn a_cancel_is_never_repeated_from_what_is_not_durable() {
 #[tokio::test]
 async fn snapshots_carry_the_state_and_a_damaged_one_is_passed_over() {
     let node = Node::start();
+    assert_eq!(node.engine.status().snapshot_at, None);
     let first = confirm_of(node.ok_check());
     assert_eq!(node.confirm(first).await, SettleAnswer::Done);
     node.engine.snapshot().unwrap();
+    let snapshot_at = node.engine.status().snapshot_at;
+    assert!(snapshot_at.is_some());
+    node.clock.pass_seconds(60);
     let second = confirm_of(node.ok_check());
     assert_eq!(node.confirm(second).await, SettleAnswer::Done);
     node.engine.snapshot().unwrap();
@@ -272,6 +276,7 @@ async fn snapshots_carry_the_state_and_a_damaged_one_is_passed_over() {
     assert_eq!(node.confirm(third).await, SettleAnswer::Done);
     node.snapshots.damage_newest();
     let node = node.restart();
+    assert_eq!(node.engine.status().snapshot_at, snapshot_at);
     for confirm in [first, second, third] {
         assert_eq!(node.confirm(confirm).await, SettleAnswer::Done);
     }
