@@ -59,6 +59,9 @@
 //!   acknowledgements a second, one that was only allocated 120,000, a growing one 89,000. An append
 //!   costs what a bare write and sync to a zero-filled file costs (medians of 0.10 to 0.20 ms for 1,
 //!   64 and 1,024 records of 100 bytes, beside each other in one run).
+//! - *No direct I/O*, although blocks at sectors would suit it: lone confirms took 349 to 375 µs with
+//!   `O_DIRECT` and 315 to 381 µs without, and neither 64 nor 1,024 in flight were faster in three
+//!   interleaved runs.
 
 use std::collections::HashMap;
 use std::io;
