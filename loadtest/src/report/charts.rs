@@ -175,3 +175,73 @@ fn spectrum_points(times: &Histogram<u64>) -> Vec<(f64, f64)> {
     }
     points
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    /// The values of a line as somebody reads them who has the drawing only: by the names of the lines
+    /// of the grid.
+    fn read(svg: &str, class: &str, is_logarithmic: bool) -> Vec<f64> {
+        let inside = |text: &str, from: &str, to: &str| {
+            let (_, rest) = text.split_once(from).unwrap();
+            rest.split_once(to).unwrap().0.to_owned()
+        };
+        let scaled = |value: f64| if is_logarithmic { value.ln() } else { value };
+        let grid = svg.split("<line class=\"grid\"").skip(1);
+        let grid: Vec<(f64, f64)> = grid
+            .map(|line| {
+                let y = inside(line, "y1=\"", "\"").parse().unwrap();
+                (y, scaled(number(&inside(line, "text-anchor=\"end\">", "<"))))
+            })
+            .collect();
+        let ((low, least), (high, most)) = (grid[0], grid[grid.len() - 1]);
+        let path = inside(svg, &format!("<path class=\"line {class}\" d=\""), "\"");
+        let points = path.split(['M', 'L']).skip(1);
+        let value = |point: &str| {
+            let y: f64 = point.split_once(' ').unwrap().1.parse().unwrap();
+            least + (y - low) / (high - low) * (most - least)
+        };
+        points.map(value).map(|value| if is_logarithmic { value.exp() } else { value }).collect()
+    }
+
+    /// A count, or a time in milliseconds.
+    fn number(name: &str) -> f64 {
+        let (value, unit) = name.split_once(' ').unwrap_or((name, ""));
+        let milliseconds = match unit {
+            "µs" => 1e-3,
+            "s" => 1e3,
+            _ => 1.0,
+        };
+        value.parse::<f64>().unwrap() * milliseconds
+    }
+
+    fn check(read: &[f64], run: &Run, value: impl Fn(&Second) -> f64) {
+        assert_eq!(read.len(), run.seconds.len());
+        for (read, second) in read.iter().zip(&run.seconds) {
+            let expected = value(second);
+            assert!((read - expected).abs() <= 0.01 * expected.max(1.0), "{read} {expected}");
+        }
+    }
+
+    #[test]
+    fn lines_are_where_the_document_says() {
+        let mut run = fixture::run(10_000, 500);
+        for (at, second) in run.seconds.iter_mut().enumerate() {
+            let at = u64::try_from(at).unwrap();
+            second.due += 37 * at;
+            second.answered = second.due - 11 * (at % 3);
+            second.unanswered = 11 * (at % 3);
+            second.response_p99 = 1_500_000 + 900_000 * (at % 4);
+            second.response_max = 5_000_000 + 40_000_000 * (at % 5);
+        }
+        let svg = rate(&run);
+        check(&read(&svg, "due", false), &run, |second| second.due as f64);
+        check(&read(&svg, "answered", false), &run, |second| second.answered as f64);
+        let svg = latency(&run);
+        check(&read(&svg, "p50", true), &run, |second| second.response_p50 as f64 / NS_PER_MS);
+        check(&read(&svg, "p99", true), &run, |second| second.response_p99 as f64 / NS_PER_MS);
+        check(&read(&svg, "max", true), &run, |second| second.response_max as f64 / NS_PER_MS);
+    }
+}

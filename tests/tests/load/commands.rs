@@ -45,9 +45,13 @@ fn the_command_writes_its_documents_and_reads_them_again() {
     }
     let (code, text) = eligo_load(&["compare", "one/run.json", "one/run.json"], directory);
     assert_eq!(code, Some(0), "{text}");
-    let arguments = ["merge", "one/run.json", "one/run.json", "--out", "two"];
-    let (_, text) = eligo_load(&arguments, directory);
-    assert!(text.contains("two/report.html"), "{text}");
+    let merge =
+        |other: &str| eligo_load(&["merge", "one/run.json", other, "--out", "both"], directory);
+    let (code, text) = merge("one/run.json");
+    assert!(code == Some(2) && text.contains("given twice"), "{text}");
+    eligo_load(&["run", "short.toml", "--out", "other"], directory);
+    let (_, text) = merge("other/run.json");
+    assert!(text.contains("both/report.html"), "{text}");
     let (code, text) = eligo_load(&["run", "absent.toml"], directory);
     assert!(code == Some(2) && text.contains("cannot be read"), "{text}");
     let (code, text) = eligo_load(&["rules"], directory);
