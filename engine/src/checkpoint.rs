@@ -1,4 +1,4 @@
-//! What a snapshot holds, and how it is taken and read.
+//! What a snapshot holds, and how it is taken; how it is read stands in `reader`.
 //!
 //! A snapshot is taken from published views: nothing stops while it is written. It may therefore
 //! hold effects of events behind the position that replay begins at, which replaying them does not
@@ -8,31 +8,29 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use serde::{Deserialize, Serialize};
 
-use crate::calendar::{Day, Timestamp};
-use crate::decide::LimitKey;
 use crate::directory::DirectoryItems;
-use crate::entries::{CutEntry, Entries, push_entry};
-use crate::ids::{CategoryId, HolderId, RevisionId, ServiceId, TerminalId, TransactionId};
-use crate::ledger::{BatchMark, Entry, Ledger};
+use crate::entries::push_entry;
+use crate::ledger::{Entry, Ledger};
 use crate::partition::Partition;
-use crate::record::{Record, RecordError};
-use crate::recovery::{Extent, Recovered};
+use crate::record::Record;
 use crate::registry::Registry;
 use crate::registry::change::RegistryChange;
 use crate::registry::holders::Slot;
-use crate::registry::references::apply_change;
-use crate::registry::stored::{StoredChangeError, read_change, write_change};
-use crate::snapshot::{SnapshotError, SnapshotPart, SnapshotParts};
+use crate::registry::stored::write_change;
+use crate::snapshot::{SnapshotError, SnapshotPart};
 use crate::transaction::{Event, LimitPeriod};
 use crate::trips::block::Blocks;
-use crate::trips::book::{TripBook, TripBookError};
+use crate::trips::book::TripBook;
 use crate::trips::claim::{ClaimEvent, ClaimState, Refusal};
 use crate::trips::ruling::{RecordedRuling, Ruling, RulingEvent};
 use crate::trips::stored::{
-    BLOCK_BYTES, StoredTripError, read_blocks, read_claim_event, read_forgotten, read_rulings,
-    write_blocks, write_claim_event, write_forgotten, write_rulings,
+    BLOCK_BYTES, write_blocks, write_claim_event, write_forgotten, write_rulings,
 };
-use crate::trips::trip::{TripName, TripReason, TripSeq};
+use crate::trips::trip::TripName;
+
+pub use self::reader::{SnapshotReader, StoredStateError};
+
+mod reader;
 
 const KIND_COUNTERS: u8 = 1;
 const KIND_DIRECTORY: u8 = 2;
@@ -348,166 +346,4 @@ impl Iterator for HolderParts {
         self.index += 1;
         (!bytes.is_empty()).then_some(SnapshotPart { kind: KIND_HOLDERS, index, bytes })
     }
-}
-
-/// Builds a state from the parts of a snapshot.
-pub struct SnapshotReader<'a> {
-    state: &'a mut Recovered,
-    extent: Extent,
-    items: DirectoryItems,
-    revision: RevisionId,
-    directory_is_built: bool,
-}
-
-impl<'a> SnapshotReader<'a> {
-    /// A reader into an empty state.
-    pub fn new(state: &'a mut Recovered, extent: Extent) -> SnapshotReader<'a> {
-        let revision = RevisionId::default();
-        let items = DirectoryItems::default();
-        SnapshotReader { state, extent, items, revision, directory_is_built: false }
-    }
-
-    /// Reads all parts.
-    pub fn read(mut self, parts: SnapshotParts) -> Result<(), StoredStateError> {
-        for part in parts {
-            self.read_part(&part?)?;
-        }
-        self.build_directory();
-        if !self.state.writer.find_restored() {
-            return Err(StoredStateError::RepeatedHolder);
-        }
-        self.state.writer.commit(self.revision);
-        self.state.trips.settle();
-        Ok(())
-    }
-
-    fn read_part(&mut self, part: &SnapshotPart) -> Result<(), StoredStateError> {
-        if part.kind == KIND_COUNTERS {
-            let stored: StoredCounters = unpack(&part.bytes)?;
-            self.revision = RevisionId(stored.revision);
-            self.state.ledger.reserve_ids(TransactionId(stored.reserved));
-            self.state.last_import = stored.last_import;
-            self.state.snapshot_at = stored.begun.map(Timestamp);
-            return Ok(());
-        }
-        if (KIND_CLAIMS..=KIND_RULINGS).contains(&part.kind) {
-            return if self.extent.has_trips() { self.read_trip_part(part) } else { Ok(()) };
-        }
-        let registry_is_wanted = self.extent == Extent::Whole;
-        for entry in Entries::of(&part.bytes) {
-            let entry = entry?;
-            match part.kind {
-                KIND_DIRECTORY if registry_is_wanted => {
-                    apply_change(&mut self.items, &read_change(entry)?);
-                }
-                KIND_HOLDERS if registry_is_wanted => self.read_holder(entry)?,
-                KIND_BLOCKS if registry_is_wanted => {
-                    self.state.blocks.apply(&read_blocks(entry)?);
-                }
-                KIND_DIRECTORY | KIND_HOLDERS | KIND_BLOCKS => {}
-                KIND_TRANSACTIONS | KIND_SPENT_PLACES if !self.extent.has_ledger() => {}
-                KIND_TRANSACTIONS => match Record::read(entry)? {
-                    Record::Event(event) => self.state.ledger.apply(&event, BatchMark::default()),
-                    _ => return Err(StoredStateError::UnknownPart(part.kind)),
-                },
-                KIND_SPENT_PLACES => self.read_place(entry)?,
-                kind => return Err(StoredStateError::UnknownPart(kind)),
-            }
-        }
-        Ok(())
-    }
-
-    fn read_trip_part(&mut self, part: &SnapshotPart) -> Result<(), StoredStateError> {
-        let book = &mut self.state.trips;
-        if part.kind == KIND_TRIPS {
-            return Ok(book.apply_trips(&part.bytes)?);
-        }
-        for entry in Entries::of(&part.bytes) {
-            let entry = entry?;
-            match part.kind {
-                KIND_CLAIMS => book.restore_claim(&read_claim_event(entry)?),
-                KIND_MARKS => {
-                    let (terminal, seq, reason): (u64, u64, u8) = unpack(entry)?;
-                    let name = TripName { terminal: TerminalId(terminal), seq: TripSeq(seq) };
-                    let reason = TripReason::from_number(reason);
-                    book.restore_mark(name, reason.ok_or(StoredTripError::Value)?);
-                }
-                KIND_RULINGS => {
-                    let RulingEvent { at, rulings, .. } = read_rulings(entry)?;
-                    rulings.iter().for_each(|ruling| book.restore_ruling(ruling, at));
-                }
-                _ => {
-                    let (terminal, first, last) = read_forgotten(entry)?;
-                    book.restore_forgotten(terminal, first, last);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn read_holder(&mut self, entry: &[u8]) -> Result<(), StoredStateError> {
-        self.build_directory();
-        let RegistryChange::Holder(_, Some(holder)) = read_change(entry)? else {
-            return Err(StoredStateError::UnknownPart(KIND_HOLDERS));
-        };
-        self.state.writer.restore_holder(&holder);
-        Ok(())
-    }
-
-    fn read_place(&mut self, entry: &[u8]) -> Result<(), StoredStateError> {
-        let (holder, service, category, first, last, id): StoredPlace = unpack(entry)?;
-        let key = LimitKey {
-            holder: HolderId(holder),
-            service: ServiceId(service),
-            category: CategoryId(category),
-            period: LimitPeriod { first: Day(first), last: Day(last) },
-        };
-        self.state.ledger.restore_spent(key, TransactionId(id));
-        Ok(())
-    }
-
-    fn build_directory(&mut self) {
-        if !std::mem::replace(&mut self.directory_is_built, true) {
-            self.state.writer.restore_directory(std::mem::take(&mut self.items));
-        }
-    }
-}
-
-fn unpack<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoredStateError> {
-    rmp_serde::from_slice(bytes).map_err(|error| StoredStateError::Record(error.into()))
-}
-
-/// Why stored state cannot be read back.
-#[derive(Debug, thiserror::Error)]
-pub enum StoredStateError {
-    /// A change of the registry cannot be read.
-    #[error("a stored change of the registry cannot be read")]
-    Change(#[from] StoredChangeError),
-    /// An import that was once accepted contradicts the state.
-    #[error("a recorded import contradicts the registry")]
-    ContradictoryImport,
-    /// A part ends in the middle of an entry.
-    #[error("a part ends in the middle of an entry")]
-    CutPart(#[from] CutEntry),
-    /// Parts of a committed import are not in the log.
-    #[error("parts of a committed import are missing")]
-    IncompleteImport,
-    /// A record cannot be read.
-    #[error("a stored record cannot be read")]
-    Record(#[source] RecordError),
-    /// A holder stands in the snapshot more than once.
-    #[error("a holder stands in the snapshot more than once")]
-    RepeatedHolder,
-    /// The snapshot itself cannot be read.
-    #[error("the snapshot cannot be read")]
-    Snapshot(#[from] SnapshotError),
-    /// A trip, claim or block cannot be read.
-    #[error("a stored trip, claim or block cannot be read")]
-    Trip(#[from] StoredTripError),
-    /// A list of trips cannot be read.
-    #[error("a stored list of trips cannot be read")]
-    Trips(#[from] TripBookError),
-    /// Written by a newer program.
-    #[error("a part of the unknown kind {0}")]
-    UnknownPart(u8),
 }

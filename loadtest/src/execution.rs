@@ -36,7 +36,10 @@ use crate::time::{Clock, Nanos};
 use crate::tokens::{ACCEPTOR_SCOPE, Renewal, TokenEndpoint, Tokens, TokensError};
 use crate::transport::{Connections, Transport};
 
+pub use self::watch::Watch;
+
 mod beside;
+mod watch;
 
 /// How long opening the connections may take before the run begins without the rest.
 const OPENING: Nanos = Nanos::from_seconds(10);
@@ -73,36 +76,6 @@ pub enum ExecutionError {
     /// The server gives no tokens.
     #[error(transparent)]
     Tokens(#[from] TokensError),
-}
-
-/// Somebody who looks on while a run goes on.
-pub trait Watch {
-    /// A second of one generator is over; breaking ends the run early.
-    fn second(&mut self, second: &Second) -> ControlFlow<()>;
-
-    /// Whether the end is wanted now.
-    fn wants_end(&self) -> bool {
-        false
-    }
-
-    /// Whether it wants to know how the run stands.
-    fn wants_standing(&self) -> bool;
-
-    /// The run so far, without audit, faults and samples.
-    fn standing(&mut self, run: &Run);
-}
-
-/// Nobody.
-impl Watch for () {
-    fn second(&mut self, _second: &Second) -> ControlFlow<()> {
-        ControlFlow::Continue(())
-    }
-
-    fn wants_standing(&self) -> bool {
-        false
-    }
-
-    fn standing(&mut self, _run: &Run) {}
 }
 
 /// A scenario whose registry is read and whose organizations have tokens.
