@@ -190,7 +190,8 @@ fn replay_import(
 }
 
 impl Recovered {
-    fn empty(settings: LedgerSettings) -> Recovered {
+    /// The state before anything has happened.
+    pub fn empty(settings: LedgerSettings) -> Recovered {
         Recovered {
             writer: RegistryWriter::default(),
             ledger: Ledger::new(settings),

@@ -375,7 +375,8 @@ impl<'a> Execution<'a> {
         let mut about = self.about(begun);
         let mut facts = Vec::new();
         let mut fleet = None;
-        let panicked = shares.iter().filter(|share| share.is_none()).count();
+        let (generators, panicked) =
+            (shares.len(), shares.iter().filter(|share| share.is_none()).count());
         for share in shares.into_iter().flatten() {
             recorder.add(&share.recorder);
             about.connections.add(&share.connections);
@@ -397,7 +398,9 @@ impl<'a> Execution<'a> {
         let planned = scenario.planned_windows(begun);
         beside.stop(&mut run, clock.now().0 as f64 / 1e9, &planned);
         if panicked > 0 {
-            run.failures.push(format!("{panicked} generators panicked; theirs is not counted"));
+            run.failures.push(format!(
+                "{panicked} of {generators} generators panicked: what they counted is lost"
+            ));
         }
         run.audit = self.audit(facts, watch, (clock, begun), &mut run.failures);
         run.terms = scenario.terms();
@@ -445,7 +448,7 @@ impl<'a> Execution<'a> {
                 }
             }
         }
-        if is_unwanted() {
+        if is_unwanted() && audit.unchecked_holders > 0 {
             told("its end was not waited for".to_owned());
         }
         Some(audit)

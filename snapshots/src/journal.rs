@@ -60,8 +60,9 @@
 //!   costs what a bare write and sync to a zero-filled file costs (medians of 0.10 to 0.20 ms for 1,
 //!   64 and 1,024 records of 100 bytes, beside each other in one run).
 //! - *No direct I/O*, although blocks at sectors would suit it: lone confirms took 349 to 375 µs with
-//!   `O_DIRECT` and 315 to 381 µs without, and neither 64 nor 1,024 in flight were faster in three
-//!   interleaved runs.
+//!   `O_DIRECT` and 315 to 381 µs without. In five interleaved pairs on a busy machine 64 in flight were
+//!   0.94 to 1.46 times and 1,024 0.55 to 1.71 times as fast with it: too noisy to tell, and reading a
+//!   log that is written so would go past the page cache.
 
 use std::collections::HashMap;
 use std::io;

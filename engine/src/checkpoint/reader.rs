@@ -186,3 +186,41 @@ pub enum StoredStateError {
     #[error("a part of the unknown kind {0}")]
     UnknownPart(u8),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{numbered, pack};
+    use crate::entries::push_entry;
+    use crate::ledger::LedgerSettings;
+    use crate::registry::holders::tests::holder;
+    use crate::registry::stored::write_change;
+
+    /// Reads a snapshot of these holders whose counters do not say when it was begun.
+    fn read(ids: &[u64]) -> Result<Recovered, StoredStateError> {
+        let counters = pack(&(7_u64, 0_u64, 3_u64));
+        let mut holders = Vec::new();
+        for id in ids {
+            let change = RegistryChange::Holder(HolderId(*id), Some(holder(*id, 0)));
+            push_entry(&mut holders, |out| write_change(&change, out));
+        }
+        let parts = numbered(KIND_COUNTERS, vec![counters])
+            .chain(numbered(KIND_HOLDERS, vec![holders]))
+            .map(Ok);
+        let settings =
+            LedgerSettings { checked_ttl_seconds: 1, transactions_max: 1, shard_count: 1 };
+        let mut state = Recovered::empty(settings);
+        let parts: Vec<_> = parts.collect();
+        SnapshotReader::new(&mut state, Extent::Whole).read(Box::new(parts.into_iter()))?;
+        Ok(state)
+    }
+
+    #[test]
+    fn an_older_snapshot_is_read_and_a_holder_who_stands_in_it_twice_is_an_error() {
+        let state = read(&[1, 2]).unwrap();
+        assert_eq!((state.last_import, state.snapshot_at), (3, None));
+        assert_eq!(state.writer.registry().id(), RevisionId(7));
+        assert!(state.writer.holder(HolderId(2)).is_some());
+        assert!(matches!(read(&[1, 2, 1]), Err(StoredStateError::RepeatedHolder)));
+    }
+}
