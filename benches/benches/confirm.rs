@@ -20,6 +20,7 @@ use engine::engine::Engine;
 use engine::history::{Freshness, History, HistoryError, HistoryPage, Page, Settled, Span};
 use engine::ids::{HolderId, OrganizationId, PartitionId, ServiceId, TerminalId, TransactionId};
 use engine::journal::{Journal, Position};
+use engine::postbox::gather_commands;
 use engine::start::{Ports, Settings};
 use engine::transaction::Amounts;
 use gateway::clock::SystemClock;
@@ -178,24 +179,17 @@ fn confirm_all(engine: &Engine, granted: Vec<Granted>, in_flight: usize) -> (f64
     while answered < count {
         // One look at the clock for all that go and one for all that came: both make latencies longer.
         let at = Instant::now();
-        while sent - answered < in_flight
-            && let Some(one) = granted.next()
-        {
-            let sender = sender.clone();
-            let reply = Reply::new(move |answer: Option<SettleAnswer>| {
-                sender.try_send((at, answer)).unwrap();
-            });
-            let confirm = Confirm {
-                organization: OrganizationId(1),
-                transaction: one.transaction,
-                holder: one.holder,
-                category: one.category,
-                amounts: Amounts::default(),
-            };
-            let deadline = Deadline(at + Duration::from_secs(3));
-            assert_eq!(engine.submit_confirm(confirm, deadline, reply), None);
-            sent += 1;
-        }
+        // What has come goes out in one go, as over the link.
+        gather_commands(|| {
+            for one in granted.by_ref().take(in_flight - (sent - answered)) {
+                let sender = sender.clone();
+                let reply = Reply::new(move |answer: Option<SettleAnswer>| {
+                    sender.try_send((at, answer)).unwrap();
+                });
+                submit(engine, one, at, reply);
+                sent += 1;
+            }
+        });
         arrived.push(receiver.recv().unwrap());
         arrived.extend(receiver.try_iter().take(in_flight));
         let now = Instant::now();
@@ -208,6 +202,18 @@ fn confirm_all(engine: &Engine, granted: Vec<Granted>, in_flight: usize) -> (f64
     }
     let rate = count as f64 / begun.elapsed().as_secs_f64();
     (rate, latency.value_at_quantile(0.99) as f64)
+}
+
+fn submit(engine: &Engine, granted: Granted, at: Instant, reply: Reply<SettleAnswer>) {
+    let confirm = Confirm {
+        organization: OrganizationId(1),
+        transaction: granted.transaction,
+        holder: granted.holder,
+        category: granted.category,
+        amounts: Amounts::default(),
+    };
+    let deadline = Deadline(at + Duration::from_secs(3));
+    assert_eq!(engine.submit_confirm(confirm, deadline, reply), None);
 }
 
 /// Raw writes of `records` records each, synced; the floor of group commit.
