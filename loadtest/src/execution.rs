@@ -25,7 +25,7 @@ use crate::fleet::figures::FleetFigures;
 use crate::fleet::{Fleet, FleetError};
 use crate::generator::{Generator, Settings};
 use crate::http::{self, Http, Tls};
-use crate::machine::Meter;
+use crate::machine::{Awake, Meter};
 use crate::probe::{Credentials, HttpCheck};
 use crate::recorder::{About, Recorder};
 use crate::registry::Registry;
@@ -55,6 +55,9 @@ const NOBODYS_SNILS: &str = "11223344595";
 /// Why a run did not take place.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutionError {
+    /// The processors cannot be kept from sleeping.
+    #[error("`load.awake`: the processors cannot be kept awake: {0}")]
+    Asleep(#[source] io::Error),
     /// The plan cannot be made.
     #[error("`arrivals`: {0}")]
     Arrivals(#[from] ArrivalsError),
@@ -166,6 +169,8 @@ impl<'a> Execution<'a> {
     ) -> Result<Run, ExecutionError> {
         let scenario = self.scenario;
         let threads = scenario.threads.max(1);
+        let awake = scenario.load.awake.then(Awake::keep).transpose();
+        let _awake = awake.map_err(ExecutionError::Asleep)?;
         thread::scope(|scope| {
             let (news, told) = sync_channel(SECONDS_WAITING_MAX);
             let tells_standing = watch.wants_standing();
@@ -249,6 +254,7 @@ impl<'a> Execution<'a> {
             scenario: scenario.name.clone(),
             seed: scenario.seed,
             load: scenario.load.kind,
+            is_kept_awake: scenario.load.awake,
             begun: begun.to_string(),
             duration_seconds: scenario.duration_seconds - scenario.warm_up_seconds,
             is_ended_early: false,

@@ -34,6 +34,7 @@ pub fn run(right: u64, unanswered: u64) -> Run {
         scenario: "peak hour".into(),
         seed: 7,
         load: Load::Open,
+        is_kept_awake: false,
         begun: "2025-06-02T10:00:00Z".into(),
         duration_seconds: 10.0,
         is_ended_early: false,

@@ -1,8 +1,9 @@
 //! What the generator uses of the machine, and what others take of it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -69,6 +70,30 @@ pub fn keep_to_core(nth: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &own)?)
 }
 
+/// Keeps the processors of this machine from sleeping until it is dropped.
+///
+/// A hypervisor gives a processor that sleeps to others, and it wakes up when they are done: where it
+/// has sold more than it has, milliseconds late.
+#[derive(Debug)]
+pub struct Awake {
+    /// Counts while it is open.
+    _request: File,
+}
+
+impl Awake {
+    /// Asks Linux to let them wait for work, not sleep; its file belongs to root.
+    pub fn keep() -> io::Result<Awake> {
+        Awake::ask(Path::new("/dev/cpu_dma_latency"))
+    }
+
+    fn ask(device: &Path) -> io::Result<Awake> {
+        let mut request = File::options().write(true).open(device)?;
+        let microseconds: i32 = 0;
+        request.write_all(&microseconds.to_ne_bytes())?;
+        Ok(Awake { _request: request })
+    }
+}
+
 /// Processor time of this thread so far, nanoseconds.
 pub fn thread_cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -106,6 +131,16 @@ fn parse_ticks(stat: &[u8]) -> Ticks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_kept_awake_by_what_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = directory.path().join("cpu_dma_latency");
+        assert_eq!(Awake::ask(&device).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(&device, "").unwrap();
+        let _awake = Awake::ask(&device).unwrap();
+        assert_eq!(std::fs::read(&device).unwrap(), [0; 4]);
+    }
 
     #[test]
     fn steal_is_read_from_the_line_of_all_processors() {

@@ -53,6 +53,7 @@ fn add(merged: &mut Run, run: Run) -> Result<(), MergeError> {
     let range = |_: AdditionError| MergeError::Range;
     merged.duration_seconds = merged.duration_seconds.max(run.duration_seconds);
     merged.is_ended_early |= run.is_ended_early;
+    merged.is_kept_awake |= run.is_kept_awake;
     if run.begun < merged.begun {
         merged.begun = run.begun.clone();
     }

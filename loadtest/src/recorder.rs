@@ -42,6 +42,8 @@ pub struct About {
     pub seed: u64,
     /// Open or closed.
     pub load: Load,
+    /// Whether the processors of the tester's machine never slept.
+    pub is_kept_awake: bool,
     /// When it began, RFC 3339, UTC.
     pub begun: String,
     /// How long requests were due, seconds.
@@ -249,6 +251,7 @@ impl Recorder {
             scenario: about.scenario,
             seed: about.seed,
             load: about.load,
+            is_kept_awake: about.is_kept_awake,
             begun: about.begun,
             duration_seconds: about.duration_seconds,
             is_ended_early: about.is_ended_early,

@@ -30,6 +30,9 @@ pub struct Run {
     pub seed: u64,
     /// Open or closed.
     pub load: Load,
+    /// Whether the processors of the tester's machine never slept.
+    #[serde(default)]
+    pub is_kept_awake: bool,
     /// When it began, RFC 3339, UTC.
     pub begun: String,
     /// How long requests were due, seconds.

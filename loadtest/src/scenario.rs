@@ -137,6 +137,8 @@ pub struct LoadShape {
     pub kind: Load,
     /// Of a closed load: requests that are under way together, of all threads.
     pub users: u32,
+    /// Whether the processors of this machine never sleep meanwhile.
+    pub awake: bool,
 }
 
 /// Connections of all threads.
@@ -246,7 +248,7 @@ pub struct Probe {
 
 impl Default for LoadShape {
     fn default() -> LoadShape {
-        LoadShape { kind: Load::Open, users: 64 }
+        LoadShape { kind: Load::Open, users: 64, awake: false }
     }
 }
 

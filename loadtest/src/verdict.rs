@@ -203,6 +203,11 @@ fn notes(run: &Run, tainted: bool) -> Vec<String> {
     if run.load == Load::Closed {
         notes.push("a closed loop: a stall of the server delays the load and hides itself".into());
     }
+    if run.is_kept_awake {
+        notes.push(
+            "the tester's machine never slept: a server on it answers sooner than alone".into(),
+        );
+    }
     if let Some(seen) = run.availability.as_ref().filter(|seen| seen.is_cut) {
         let seconds = trimmed(seen.observed_seconds, 1);
         notes.push(format!("too many outages to keep: downtime is that of the first {seconds} s"));

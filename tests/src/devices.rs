@@ -127,7 +127,15 @@ pub struct RawStream {
 impl RawStream {
     /// Opens one.
     pub async fn open(connection: &quinn::Connection) -> RawStream {
-        let (send, receive) = connection.open_bi().await.unwrap();
+        RawStream::of(connection.open_bi().await.unwrap())
+    }
+
+    /// The next one that the other side opens.
+    pub async fn accept(connection: &quinn::Connection) -> RawStream {
+        RawStream::of(connection.accept_bi().await.unwrap())
+    }
+
+    fn of((send, receive): (quinn::SendStream, quinn::RecvStream)) -> RawStream {
         RawStream { send, receive, reader: FrameReader::default(), frames: VecDeque::new() }
     }
 

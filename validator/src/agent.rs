@@ -110,8 +110,12 @@ impl<S: RegistryStore> Agent<S> {
         (seed, now): (u64, Now),
     ) -> Result<(Agent<S>, Recovered), OpenError> {
         let facts = memory::read_facts(&*files)?;
-        let clock = ServerClock::remembering(facts.as_ref().map_or(0, |f| f.clock_offset_ms));
+        let mut clock = ServerClock::remembering(facts.as_ref().map_or(0, |f| f.clock_offset_ms));
         let (queue, recovered) = TripQueue::open(Arc::clone(&files), clock.server_ms(now))?;
+        let recorded = recovered.recent.iter().map(|entry| entry.trip.server_ms());
+        if let Some(last_ms) = recorded.max() {
+            clock.handle_earlier_life(last_ms, now);
+        }
         let other = facts.as_ref().is_some_and(|facts| facts.terminal != config.terminal);
         if other && !queue.is_empty() {
             return Err(OpenError::OtherTerminal);

@@ -37,6 +37,13 @@ impl ServerClock {
         ServerClock { remembered_ms: offset_ms, ..ServerClock::default() }
     }
 
+    /// It was that late in an earlier life: a clock on the wall that says less was set back meanwhile.
+    pub fn handle_earlier_life(&mut self, server_ms: i64, now: Now) {
+        if self.samples.is_empty() && self.server_ms(now) < server_ms {
+            self.remembered_ms = now.wall_ms.saturating_sub(server_ms);
+        }
+    }
+
     /// The server said `server_ms` to a question that was sent at `sent` and answered now.
     pub fn handle_sample(&mut self, sent: Now, now: Now, server_ms: i64) {
         let round_trip = now.steady_ms.saturating_sub(sent.steady_ms);
@@ -92,6 +99,18 @@ mod tests {
         assert_eq!(clock.server_ms(at(63_000, 2_000)), 2_500);
         clock.handle_sample(at(0, 3_000), at(0, 5_001), 0);
         assert_eq!(clock.server_ms(at(0, 2_000)), 2_500, "too slow an answer tells nothing");
+    }
+
+    #[test]
+    fn a_wall_that_was_set_back_counts_from_what_an_earlier_life_saw() {
+        let mut clock = ServerClock::remembering(70);
+        clock.handle_earlier_life(900, at(1_000, 5));
+        assert_eq!(clock.offset_ms(at(1_000, 5)), 70);
+        clock.handle_earlier_life(5_000, at(1_000, 5));
+        assert_eq!(clock.server_ms(at(1_200, 205)), 5_200);
+        clock.handle_sample(at(1_200, 205), at(1_200, 205), 6_000);
+        clock.handle_earlier_life(9_000, at(1_300, 305));
+        assert_eq!(clock.server_ms(at(1_300, 305)), 6_100, "the server knows better");
     }
 
     #[test]

@@ -34,6 +34,7 @@ use crate::uploads::{TEN_MS, trip, upload};
 
 mod installing;
 mod late;
+mod streams;
 mod uploads;
 
 const TEN: &str = "2025-06-02T10:00:00Z";

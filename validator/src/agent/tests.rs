@@ -9,7 +9,7 @@ use serde_bytes::ByteArray;
 use super::*;
 use crate::agent::tests::world::{BUILT_MS, CARD_KEY, Shelf, World, linked, uid, welcome};
 use crate::device::blocks::BLOCKS_MAX;
-use crate::files::memory::MemoryFiles;
+use crate::files::memory::{MemoryFiles, Remains};
 use crate::link::message::{BlockPush, FailureCode, Pong, TripResults};
 use crate::queue::segment::Refusal;
 use crate::trip::{TripMode, TripReason, TripResult, TripStatus};
@@ -118,6 +118,25 @@ fn the_first_tap_of_a_new_device_has_the_time_of_the_server() {
     assert_eq!(offset_ms(&mut world), 600_000);
     world.crash();
     assert_eq!(world.agent.as_ref().unwrap().clock_offset_ms(world.now), 600_000);
+}
+
+/// A clock that was set back while the device was off made a registry valid again that had ended, and
+/// dated trips before those that were recorded already.
+#[test]
+fn time_does_not_go_back_while_a_device_is_off() {
+    let mut world = linked();
+    world.reachable = false;
+    world.break_link();
+    world.tap(1);
+    world.now.wall_ms -= 3_600_000;
+    world.files = world.files.after_power_cut(Remains::All);
+    world.start();
+    world.pass(1_000);
+    world.tap(2);
+    let queue = &mut world.agent.as_mut().unwrap().queue;
+    let times: Vec<i64> =
+        queue.pending(0, 2).entries.iter().map(|entry| entry.trip.server_ms()).collect();
+    assert_eq!(times, [times[0], times[0] + 1_000]);
 }
 
 #[test]
