@@ -112,6 +112,7 @@ impl Ledger {
             category: benefit.category,
             holder: benefit.holder,
             checked_at: now,
+            discount_percent: Some(benefit.discount_percent),
             limit_period: benefit.limit.map(|place| place.key.period),
         };
         match &benefit.limit {

@@ -92,7 +92,21 @@ const TAG_BLOCKS: u8 = 9;
 const TAG_TRIPS_SWEPT: u8 = 10;
 const TAG_RULINGS: u8 = 11;
 
-type StoredTransaction = (u64, u32, u64, u32, u32, u64, i64, Option<(i32, i32)>);
+/// A transaction; an array, whose last field older programs did not write.
+#[derive(Deserialize, Serialize)]
+struct StoredTransaction {
+    id: u64,
+    organization: u32,
+    terminal: u64,
+    service: u32,
+    category: u32,
+    holder: u64,
+    checked_at: i64,
+    limit_period: Option<(i32, i32)>,
+    #[serde(default)]
+    discount_percent: Option<u8>,
+}
+
 type StoredConfirmation = (StoredTransaction, i64, Option<u64>, Option<u64>);
 
 impl Record {
@@ -239,29 +253,31 @@ fn unpack<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RecordError> {
 }
 
 fn stored_transaction(transaction: &Transaction) -> StoredTransaction {
-    (
-        transaction.id.0,
-        transaction.organization.0,
-        transaction.terminal.0,
-        transaction.service.0,
-        transaction.category.0,
-        transaction.holder.0,
-        transaction.checked_at.0,
-        transaction.limit_period.map(|period| (period.first.0, period.last.0)),
-    )
+    StoredTransaction {
+        id: transaction.id.0,
+        organization: transaction.organization.0,
+        terminal: transaction.terminal.0,
+        service: transaction.service.0,
+        category: transaction.category.0,
+        holder: transaction.holder.0,
+        checked_at: transaction.checked_at.0,
+        limit_period: transaction.limit_period.map(|period| (period.first.0, period.last.0)),
+        discount_percent: transaction.discount_percent,
+    }
 }
 
 fn transaction(stored: StoredTransaction) -> Transaction {
-    let (id, organization, terminal, service, category, holder, checked_at, limit_period) = stored;
     Transaction {
-        id: TransactionId(id),
-        organization: OrganizationId(organization),
-        terminal: TerminalId(terminal),
-        service: ServiceId(service),
-        category: CategoryId(category),
-        holder: HolderId(holder),
-        checked_at: Timestamp(checked_at),
-        limit_period: limit_period
+        id: TransactionId(stored.id),
+        organization: OrganizationId(stored.organization),
+        terminal: TerminalId(stored.terminal),
+        service: ServiceId(stored.service),
+        category: CategoryId(stored.category),
+        holder: HolderId(stored.holder),
+        checked_at: Timestamp(stored.checked_at),
+        discount_percent: stored.discount_percent,
+        limit_period: stored
+            .limit_period
             .map(|(first, last)| LimitPeriod { first: Day(first), last: Day(last) }),
     }
 }
@@ -281,6 +297,7 @@ mod tests {
             category: CategoryId(20),
             holder: HolderId(77),
             checked_at: Timestamp(-5),
+            discount_percent: Some(100),
             limit_period: Some(LimitPeriod { first: Day(20_000), last: Day(20_006) }),
         };
         let amounts = Amounts { price: Some(Kopecks(30_000)), discounted_price: None };
@@ -311,5 +328,22 @@ mod tests {
             }
         }
         assert!(matches!(Record::read(&[99]), Err(RecordError::UnknownTag(99))));
+    }
+
+    #[test]
+    fn a_transaction_of_an_older_program_has_no_discount() {
+        let older = (1u64, 2u32, 3u64, 4u32, 5u32, 6u64, 7i64, None::<(i32, i32)>);
+        let mut opened = Vec::new();
+        pack(&mut opened, TAG_OPENED, &older);
+        let mut confirmed = Vec::new();
+        pack(&mut confirmed, TAG_CONFIRMED, &(older, 9i64, None::<u64>, Some(50u64)));
+        let Record::Event(Event::Opened(transaction)) = Record::read(&opened).unwrap() else {
+            panic!("not an opening");
+        };
+        assert_eq!((transaction.checked_at, transaction.discount_percent), (Timestamp(7), None));
+        let amounts = Amounts { price: None, discounted_price: Some(Kopecks(50)) };
+        let confirmation = Confirmation { transaction, confirmed_at: Timestamp(9), amounts };
+        let expected = Record::Event(Event::Confirmed(confirmation));
+        assert_eq!(Record::read(&confirmed).unwrap(), expected);
     }
 }

@@ -216,6 +216,7 @@ mod tests {
             category: CategoryId(1),
             holder: HolderId(id),
             checked_at: Timestamp(0),
+            discount_percent: None,
             limit_period: None,
         };
         table.with_slot(TransactionId(id), |slot| *slot = Some(Entry::Open(transaction)));

@@ -26,6 +26,8 @@ pub struct Transaction {
     pub holder: HolderId,
     /// When the check was answered.
     pub checked_at: Timestamp,
+    /// The size of the benefit, 0 to 100; unknown of those that an older program recorded.
+    pub discount_percent: Option<u8>,
     /// Where the service is limited for this category: the period in which this transaction holds
     /// one of the places.
     pub limit_period: Option<LimitPeriod>,

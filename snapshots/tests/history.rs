@@ -382,6 +382,7 @@ impl World {
             category: CategoryId(20),
             holder,
             checked_at: Timestamp(0),
+            discount_percent: Some(50),
             limit_period: Some(LimitPeriod { first: Day(20_000), last: Day(20_006) })
                 .filter(|_| self.random.below(2) == 0),
         };

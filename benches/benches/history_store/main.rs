@@ -242,6 +242,7 @@ impl Source {
             category: CategoryId(20 + (probe.holder % 30) as u32),
             holder: HolderId(probe.holder),
             checked_at: Timestamp(probe.at - 20_000_000),
+            discount_percent: Some(50),
             limit_period: probe
                 .holder
                 .is_multiple_of(4)

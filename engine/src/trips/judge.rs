@@ -96,9 +96,7 @@ fn no_right(trip: &Trip, circumstances: &Circumstances<'_>) -> Standing {
 }
 
 /// What the server itself granted needs no registry, as long as it remembers; a claim counts each
-/// transaction once, whatever card its trips name. The discount is the carrier's word: a transaction
-/// does not keep its terms, and neither those of today nor those of the device's registry need be what
-/// was granted at the moment of the check.
+/// transaction once, whatever card its trips name.
 fn judge_online(trip: &Trip, ledger: &Ledger) -> Option<Standing> {
     let id = trip.transaction.filter(|_| trip.mode == TripMode::Online)?;
     judge_granted(trip, id, ledger, |known| known.terminal == trip.name.terminal)
@@ -132,14 +130,17 @@ fn judge_granted(
             && trip.category.is_none_or(|category| category == known.category)
     };
     let granted = ledger.with_entry(id, |entry| match entry {
-        Entry::Cancelled(..) => false,
-        Entry::Confirmed(confirmation, _) => is_same(&confirmation.transaction),
-        Entry::Open(transaction) => is_same(transaction),
+        Entry::Cancelled(..) => None,
+        Entry::Confirmed(confirmation, _) => Some(confirmation.transaction),
+        Entry::Open(transaction) => Some(*transaction),
     })?;
-    Some(match (granted, trip.benefit_is_right()) {
-        (false, _) => Standing::Rejected(TripReason::NoRight),
-        (true, false) => Standing::Disputed(TripReason::Amount),
-        (true, true) => Standing::Accepted,
+    let Some(granted) = granted.filter(is_same) else {
+        return Some(Standing::Rejected(TripReason::NoRight));
+    };
+    let is_right = granted.discount_percent.is_none_or(|known| known == trip.discount_percent);
+    Some(match is_right && trip.benefit_is_right() {
+        false => Standing::Disputed(TripReason::Amount),
+        true => Standing::Accepted,
     })
 }
 

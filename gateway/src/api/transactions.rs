@@ -294,6 +294,7 @@ mod tests {
             category: CategoryId(20),
             holder: HolderId(1),
             checked_at: confirmed_at,
+            discount_percent: None,
             limit_period: None,
         };
         let amounts = Amounts { price: None, discounted_price: Some(Kopecks(10_000)) };

@@ -197,8 +197,7 @@ impl Story {
                 assert_eq!(granted.holder.0, benefit.holder);
                 assert_eq!(granted.category.0, benefit.category);
                 assert!(self.ids.insert(granted.transaction), "an id is given again");
-                let limit_period = benefit.place.map(|(key, _)| key.period);
-                let facts = self.facts(question, granted, limit_period);
+                let facts = self.facts(question, granted, &benefit);
                 self.book.record(facts, *amounts);
                 self.granted.push(facts);
             }

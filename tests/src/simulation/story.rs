@@ -19,7 +19,7 @@ use crate::simulation::book::Book;
 use crate::simulation::call::{Flight, Pending};
 use crate::simulation::edit::{ORGANIZATIONS, SERVICES};
 use crate::simulation::node::{Disk, Node, Retired};
-use crate::simulation::town::{IDENTIFIER_COUNT, Identifier, Question, Town};
+use crate::simulation::town::{Benefit, IDENTIFIER_COUNT, Identifier, Question, Town};
 use crate::simulation::trace::Trace;
 use crate::simulation::travel::Travel;
 
@@ -168,8 +168,7 @@ impl Story {
                 assert_eq!(granted.holder.0, benefit.holder);
                 assert_eq!(granted.category.0, benefit.category);
                 assert!(self.ids.insert(granted.transaction), "an id is given again");
-                let limit_period = benefit.place.map(|(key, _)| key.period);
-                let facts = self.facts(&question, granted, limit_period);
+                let facts = self.facts(&question, granted, &benefit);
                 self.book.open(facts);
                 self.granted.push(facts);
                 if let Some((key, count)) = benefit.place {
@@ -213,7 +212,7 @@ impl Story {
         &self,
         question: &Question,
         granted: engine::command::Granted,
-        limit_period: Option<engine::transaction::LimitPeriod>,
+        benefit: &Benefit,
     ) -> Transaction {
         let check = question.check();
         Transaction {
@@ -224,7 +223,8 @@ impl Story {
             category: granted.category,
             holder: granted.holder,
             checked_at: self.clock.now(),
-            limit_period,
+            discount_percent: Some(benefit.percent),
+            limit_period: benefit.place.map(|(key, _)| key.period),
         }
     }
 

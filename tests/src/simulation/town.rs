@@ -104,6 +104,8 @@ pub struct Benefit {
     pub holder: u64,
     /// Which.
     pub category: u32,
+    /// Its size.
+    pub percent: u8,
     /// The limit it falls under, and how many places that has.
     pub place: Option<(LimitKey, u32)>,
 }
@@ -182,7 +184,8 @@ impl Town {
             let rank = (link.priority.unwrap_or(priority), -i32::from(link.percent), *category);
             let eligible = served.contains(category) && held && covers(exists, today) && free;
             if eligible && best.as_ref().is_none_or(|(known, _)| rank < *known) {
-                best = Some((rank, Benefit { holder: id, category: *category, place }));
+                let (category, percent) = (*category, link.percent);
+                best = Some((rank, Benefit { holder: id, category, percent, place }));
             }
         }
         best.map(|(_, benefit)| benefit).ok_or(Refusal::NoBenefit)

@@ -91,6 +91,21 @@ fn every_trip_is_judged_by_what_its_device_had() {
     assert_eq!(node.one(&trip(900, NINE, x())), ACCEPTED);
 }
 
+/// The carrier's word was taken for the size of a benefit that the server had granted.
+#[test]
+fn what_the_server_granted_is_worth_what_it_said() {
+    let node = Node::start();
+    let id = once::transaction(&node);
+    let of_half = |mut trip: Trip| {
+        (trip.discount_percent, trip.benefit.0) = (50, 12_500);
+        trip
+    };
+    let amount = disputed(TripReason::Amount);
+    assert_eq!(node.one(&of_half(once::online(1, x(), id))), amount);
+    assert_eq!(node.one(&of_half(once::shown(2, id))), amount);
+    assert_eq!(node.one(&once::online(3, x(), id)), ACCEPTED);
+}
+
 #[test]
 fn another_trip_of_the_same_name_or_key_is_a_conflict() {
     let node = Node::start();

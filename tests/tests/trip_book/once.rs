@@ -24,7 +24,7 @@ fn social_card() -> Digest {
 }
 
 /// A transaction of the server's for the holder of `x`.
-fn transaction(node: &Node) -> TransactionId {
+pub(crate) fn transaction(node: &Node) -> TransactionId {
     let (terminal, service) = (TerminalId(2), ServiceId(1));
     let check = Check { organization: CARRIER, terminal, service, identifier: x() };
     match node.engine.check(&node.engine.registry(), &check) {
@@ -34,14 +34,14 @@ fn transaction(node: &Node) -> TransactionId {
 }
 
 /// A trip that the server granted.
-fn online(seq: u64, identifier: Digest, transaction: TransactionId) -> Trip {
+pub(crate) fn online(seq: u64, identifier: Digest, transaction: TransactionId) -> Trip {
     let mut online = trip(seq, &at(seq), identifier);
     (online.mode, online.transaction) = (TripMode::Online, Some(transaction));
     online
 }
 
 /// Somebody boards with a ticket that needs no card.
-fn shown(seq: u64, number: TransactionId) -> Trip {
+pub(crate) fn shown(seq: u64, number: TransactionId) -> Trip {
     let mut shown = trip(seq, &at(seq), Digest([0; 16]));
     shown.texts.ticket = number.0.to_string();
     shown
