@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use benches::population::{identifiers, keys, registry_file};
 use benches::report::{median, print_ratio, setting};
+use benches::target::keep_awake;
 use engine::answer::Reply;
 use engine::calendar::Day;
 use engine::command::{Check, CheckAnswer, Confirm, Deadline, Granted, SettleAnswer};
@@ -73,6 +74,7 @@ impl History for NoHistory {
 }
 
 fn main() {
+    let _awake = keep_awake();
     let confirms = usize::try_from(setting("ELIGO_BENCH_CONFIRMS", 300_000)).unwrap();
     let directory = tempfile::tempdir_in(".").unwrap();
     let (engine, journal) = start(directory.path());

@@ -19,7 +19,7 @@ use benches::calls::{CHECKS_PER_CALL, answer_to, batch_of_checks, check_body, co
 use benches::client::{Drive, Driven, NextRequest, drive, post};
 use benches::population::{SEED, next_random};
 use benches::report::{median, print_figure, print_ratio, setting};
-use benches::target::{Target, eligo, keep_to_core_1};
+use benches::target::{Target, eligo, keep_awake, keep_to_core_1};
 use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 3;
@@ -30,6 +30,7 @@ fn main() {
         return serve_bare();
     }
     keep_to_core_1();
+    let _awake = keep_awake();
     let directory = tempfile::tempdir_in(".").unwrap();
     let bench = Bench::new(directory.path());
     let only = std::env::var("ELIGO_BENCH_ONLY").ok();

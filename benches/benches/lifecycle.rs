@@ -33,7 +33,7 @@ use benches::population::{SEED, next_random};
 use benches::report::{
     median, print_figure, print_ratio, processor_seconds_of, resident_bytes_of, setting,
 };
-use benches::target::{Target, eligo, keep_to_core_1};
+use benches::target::{Target, eligo, keep_awake, keep_to_core_1};
 
 const ROUNDS: usize = 3;
 /// Requests a second of the open loops.
@@ -50,6 +50,7 @@ const CALM: Duration = Duration::from_secs(15);
 
 fn main() {
     keep_to_core_1();
+    let _awake = keep_awake();
     let directory = tempfile::tempdir_in(".").unwrap();
     let bench = Bench::new(directory.path());
     let empty = bench.import();

@@ -24,7 +24,7 @@ use benches::redis::{self, Redis};
 use benches::report::{
     median, print_figure, print_ratio, processor_seconds_of, resident_bytes_of, setting,
 };
-use benches::target::{Target, eligo, keep_to_core_1};
+use benches::target::{Target, eligo, keep_awake, keep_to_core_1};
 use bytes::Bytes;
 use engine::identifier::CardKey;
 use engine::ids::TerminalId;
@@ -52,6 +52,7 @@ fn main() {
         return serve_echo(&PathBuf::from(&arguments[2]), arguments[3].parse().unwrap());
     }
     keep_to_core_1();
+    let _awake = keep_awake();
     let directory = tempfile::Builder::new().prefix(".tmp").tempdir_in(".").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();

@@ -5,6 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use loadtest::machine::Awake;
+
+use crate::report::setting;
+
 /// A running server; killed when dropped.
 pub struct Target {
     child: Child,
@@ -73,6 +77,12 @@ pub fn keep_to_core_1() {
     let id = std::process::id().to_string();
     let pinned = Command::new("taskset").args(["-cp", "1", &id]).stdout(Stdio::null()).status();
     assert!(pinned.unwrap().success(), "taskset failed");
+}
+
+/// Keeps the processors from sleeping while it is held, where `ELIGO_BENCH_AWAKE=1` asks for it: some
+/// hypervisors are slow to wake them, which then drowns what is measured.
+pub fn keep_awake() -> Option<Awake> {
+    (setting("ELIGO_BENCH_AWAKE", 0) == 1).then(|| Awake::keep().unwrap())
 }
 
 /// The binary `eligo`, built in release, or the one that `ELIGO_BENCH_SERVER` names: so a change is
