@@ -283,9 +283,9 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
         let execution = Execution::prepare(&step, &registry)?;
         print(&format!("{rate:.0} requests a second for {:.0} s\n", step.duration_seconds));
         let run = execution.run(Some(&arrivals), &mut ())?;
-        let Verdict { outcome, notes, .. } = verdict::judge(&run);
-        let why = notes.iter().map(|note| format!("; {note}"));
-        print(&format!("  {}{}\n", outcome.text(), why.collect::<String>()));
+        let verdict = verdict::judge(&run);
+        let why = verdict.reasons().into_iter().map(|reason| format!("    {reason}\n"));
+        print(&format!("  {}\n{}", verdict.outcome.text(), why.collect::<String>()));
         thread::sleep(STEP_PAUSE);
         Ok(run)
     })?;

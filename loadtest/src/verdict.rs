@@ -24,6 +24,8 @@ use crate::views::{self, View};
 
 /// Seconds in which the generator was late above which a run is not judged, percent.
 pub const TAINTED_PERCENT_MAX: f64 = 5.0;
+/// Objectives that are named beside a verdict.
+const REASONS_MAX: usize = 4;
 const CENSUS_CONFIDENCE: f64 = 0.95;
 const NS_PER_MS: f64 = 1e6;
 
@@ -93,6 +95,20 @@ impl Verdict {
             Outcome::Pass => 0,
             Outcome::Fail => 1,
             Outcome::NotEnoughData => 3,
+        }
+    }
+
+    /// Why it came out so, what matters most first: the objectives that made it so, and the notes.
+    pub fn reasons(&self) -> Vec<String> {
+        let missing = self.judged.iter().filter(|judged| {
+            judged.decides && judged.outcome == self.outcome && self.outcome != Outcome::Pass
+        });
+        let missing = missing.map(|judged| format!("{}: {}", judged.name, judged.measured));
+        let (missing, notes) = (missing.take(REASONS_MAX), self.notes.iter().cloned());
+        // A run that says nothing says why first.
+        match self.outcome {
+            Outcome::NotEnoughData => notes.chain(missing).collect(),
+            _ => missing.chain(notes).collect(),
         }
     }
 }

@@ -78,21 +78,9 @@ fn header(run: &Run, verdict: &Verdict) -> String {
     if open > 0 {
         text.push_str(&format!(", {open} without enough data"));
     }
-    let named = deciding().filter(|judged| judged.outcome == verdict.outcome && missed + open > 0);
-    let named: Vec<String> = named
-        .map(|judged| format!("{}: {}", judged.name, judged.measured))
-        .take(HEADLINES_MAX)
-        .collect();
-    // A run that says nothing says why first.
-    let [first, second] = match verdict.outcome {
-        Outcome::NotEnoughData => [&verdict.notes, &named],
-        _ => [&named, &verdict.notes],
-    };
-    let notes: String = first
-        .iter()
-        .chain(second)
-        .map(|note| format!("<p class=\"note\">{}</p>", escaped(note)))
-        .collect();
+    let reasons = verdict.reasons();
+    let notes = reasons.iter().map(|note| format!("<p class=\"note\">{}</p>", escaped(note)));
+    let notes: String = notes.collect();
     let load = match run.load {
         Load::Closed => "closed loop",
         Load::Open => "open loop",
@@ -449,8 +437,6 @@ fn grouped(count: u64) -> String {
 }
 
 const ROWS_MAX: usize = 200;
-/// Objectives that are named beside the verdict.
-const HEADLINES_MAX: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -51,6 +51,20 @@ fn each_carrier_and_confirms_are_judged_on_their_own() {
 }
 
 #[test]
+fn a_verdict_says_why() {
+    let mut run = fixture::run(10_000, 0);
+    run.is_kept_awake = true;
+    let of = |run: &Run| judge(run).reasons();
+    let notes = of(&run);
+    assert!(notes[0].contains("never slept"), "{notes:?}");
+    run.tallies[0].tally = Tally { right: 9_000, unanswered: 1_000, ..Tally::default() };
+    let reasons = of(&run);
+    assert!(reasons[0].starts_with("slow or unanswered checks: 10 %"), "{reasons:?}");
+    assert!(reasons[1].starts_with("slow or unanswered checks, ecs cards: 10 %"), "{reasons:?}");
+    assert_eq!(reasons[2..], notes);
+}
+
+#[test]
 fn a_fault_that_failed_leaves_the_run_in_doubt() {
     let mut run = fixture::run(10_000, 0);
     run.faults.push(Injected {
