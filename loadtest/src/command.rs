@@ -33,7 +33,7 @@ use crate::run::{Load, Run};
 use crate::scenario::Scenario;
 use crate::second::Second;
 use crate::selfcheck::{self, Plan};
-use crate::verdict::{self, Judged, Verdict};
+use crate::verdict::{self, Judged, Outcome, Verdict};
 use crate::{compare, merge, summary};
 
 /// The highest rate that `peak` tries unless it is told another.
@@ -284,8 +284,10 @@ fn find_peak(matches: &ArgMatches) -> Result<u8, Failure> {
         print(&format!("{rate:.0} requests a second for {:.0} s\n", step.duration_seconds));
         let run = execution.run(Some(&arrivals), &mut ())?;
         let verdict = verdict::judge(&run);
-        let why = verdict.reasons().into_iter().map(|reason| format!("    {reason}\n"));
-        print(&format!("  {}\n{}", verdict.outcome.text(), why.collect::<String>()));
+        print(&format!("  {}\n", verdict.outcome.text()));
+        if verdict.outcome != Outcome::Pass {
+            verdict.reasons().iter().for_each(|reason| print(&format!("    {reason}\n")));
+        }
         thread::sleep(STEP_PAUSE);
         Ok(run)
     })?;
